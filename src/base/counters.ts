@@ -1,0 +1,61 @@
+/**
+ * Counters of the packet path: a drop always has a reason, and every reason is named here.
+ *
+ * Counting is one addition in a Float64Array (exact up to 2^53); names are looked at only when somebody reads them.
+ */
+
+/** Every counter, with what it means. The names are those shown in `.if/IF/statistics`. */
+export const COUNTERS = {
+  // at the forwarder
+  forwarder_rx_frames: 'frames that the packet socket gave to the forwarder',
+  forwarder_rx_bytes: 'bytes of those frames',
+  forwarder_up_frames: 'frames sent to control devices, a copy each',
+  forwarder_up_bytes: 'bytes of those frames',
+  forwarder_tx_frames: 'frames put on the interface for control devices',
+  forwarder_tx_bytes: 'bytes of those frames',
+  drop_no_rule: 'received frames that passed the coarse filter and matched no rule',
+  drop_socket_full: 'received frames that the kernel dropped because the packet socket was full',
+  drop_truncated: 'received frames larger than MAX_FRAME_BYTES',
+  drop_malformed: 'received frames too short for their own headers',
+  drop_fragment_unknown: 'later fragments whose first fragment was not seen',
+  drop_no_credit: 'matching frames that the up tunnel had no credit for',
+  drop_suspended: 'matching frames whose control device was not connected',
+  drop_tx_unknown_tunnel: 'frames from a control device with a down tunnel that is not there',
+  drop_tx_not_permitted: 'frames from a control device that its rights do not cover',
+  drop_tx_mismatch: "frames from a control device outside their tunnel's protocol address",
+  drop_tx_error: 'frames from a control device that the interface refused',
+  drop_tx_duplicate: 'frames that came again after a resume and were there already',
+  // at the control device
+  control_rx_frames: 'frames that came through up tunnels',
+  control_rx_bytes: 'bytes of those frames',
+  control_tx_frames: 'frames given to down tunnels',
+  control_tx_bytes: 'bytes of those frames',
+  drop_unknown_tunnel: 'frames from a forwarder with an up tunnel that is not there (closed meanwhile)',
+  drop_no_reader: 'frames of a rule that was set by hand while nobody reads',
+  drop_reader_slow: "frames for which a reader's queue had no room",
+  drop_bad_gso: 'super-frames that could not be cut into wire frames',
+} as const satisfies Record<string, string>;
+
+export type CounterName = keyof typeof COUNTERS;
+
+const ORDER = Object.keys(COUNTERS) as CounterName[];
+
+/** Index of each counter, for the packet path: `counters.values[C.drop_no_rule] += 1`. */
+export const C = Object.fromEntries(ORDER.map((name, index) => [name, index])) as Readonly<Record<CounterName, number>>;
+
+export class Counters {
+  private readonly values = new Float64Array(ORDER.length);
+
+  add(index: number, amount: number): void {
+    this.values[index] = (this.values[index] ?? 0) + amount;
+  }
+
+  get(name: CounterName): number {
+    return this.values[C[name]] ?? 0;
+  }
+
+  /** Name and value of each counter that the prefix test admits, in the order of the table. */
+  snapshot(): Map<CounterName, number> {
+    return new Map(ORDER.map((name, index) => [name, this.values[index] ?? 0]));
+  }
+}

@@ -1,0 +1,72 @@
+/**
+ * Every limit of the system, by name. LIMITS.md lists each with its reason and what happens beyond it; a test holds the two
+ * together. Units are in the names.
+ */
+
+/** Largest frame that travels: a super-frame of 64 KiB with its link layer header and VLAN tags, rounded up. */
+export const MAX_FRAME_BYTES = 65_664;
+/** Largest WebSocket message on /tunnel; one that is larger closes the channel. */
+export const MAX_TUNNEL_MESSAGE_BYTES = 1 << 20;
+/** Largest message on /control; one that is larger closes the channel. */
+export const MAX_CONTROL_MESSAGE_BYTES = 1 << 20;
+/** Up frames are gathered until the batch holds this much, then sent. */
+export const UP_BATCH_BYTES = 128 << 10;
+/** Bytes that the forwarder may have under way on one up tunnel before the control device has taken them. */
+export const UP_CREDIT_BYTES = 8 << 20;
+/** Bytes that a control device may have under way on one down tunnel before the forwarder confirmed them. */
+export const DOWN_WINDOW_BYTES = 2 << 20;
+/** Frames that wait for one open file's reader; more are dropped, the newest first, and counted. */
+export const READER_QUEUE_BYTES = 8 << 20;
+/** What all readers' queues of a control device may hold together, in whole chunks. */
+export const READER_TOTAL_BYTES = 1 << 30;
+/** One chunk of a reader's queue, and of a writer's window. */
+export const CHUNK_BYTES = 256 << 10;
+/** Chunks that are kept for the next use when nobody needs them. */
+export const CHUNK_POOL_COUNT = 64;
+/** Largest FUSE READ and WRITE. */
+export const FUSE_MAX_IO_BYTES = 1 << 20;
+/** FUSE requests that one drain handles before timers and other descriptors get their turn. */
+export const FUSE_DRAIN_COUNT = 256;
+/** Packets that one receive call can bring. */
+export const PACKET_BATCH_COUNT = 64;
+/** Receive calls that one drain makes before timers and other descriptors get their turn. */
+export const PACKET_DRAIN_CALLS = 16;
+/** Receive buffer asked for on a packet socket. */
+export const PACKET_RECEIVE_BUFFER_BYTES = 32 << 20;
+/** Frames that wait for an interface that takes no more just now. */
+export const TRANSMIT_BACKLOG_BYTES = 64 << 20;
+/** How long a suspended session keeps its rules. */
+export const RESUME_TIME_MS = 30_000;
+/** First wait before connecting again; it doubles, with jitter, up to RECONNECT_MAX_MS. */
+export const RECONNECT_MIN_MS = 100;
+export const RECONNECT_MAX_MS = 5_000;
+/** A channel without any sign of life for this long is closed. */
+export const KEEPALIVE_TIMEOUT_MS = 10_000;
+/** A ping goes out this often. */
+export const KEEPALIVE_INTERVAL_MS = 3_000;
+/** How long a request on /control waits for its answer. */
+export const REQUEST_TIMEOUT_MS = 10_000;
+/** How long a channel may take from the TCP connection to the end of hello. */
+export const HELLO_TIMEOUT_MS = 5_000;
+/** Rules that one control device may hold at a forwarder. */
+export const MAX_RULES_PER_CONTROL = 16_384;
+/** Down tunnels that one control device may hold at a forwarder. */
+export const MAX_DOWN_TUNNELS_PER_CONTROL = 16_384;
+/** Sessions at one forwarder. */
+export const MAX_SESSIONS = 256;
+/** The coarse filter in the kernel follows a change of the rules within this time. */
+export const COARSE_FILTER_DELAY_MS = 5;
+/** Protocol addresses above which the coarse filter passes everything. */
+export const COARSE_FILTER_MAX_ADDRESSES = 64;
+/** Datagrams whose fragments are followed at one interface. */
+export const FRAGMENT_TABLE_SIZE = 1024;
+/** How long the fragments of a datagram are followed. */
+export const FRAGMENT_TIME_MS = 30_000;
+/** Longest line of a hex write: a frame as hex digits with a separator each. */
+export const MAX_HEX_LINE_BYTES = 3 * MAX_FRAME_BYTES;
+/** Longest name of a symbol. */
+export const MAX_SYMBOL_NAME_BYTES = 255;
+/** Longest command line written to .ctl. */
+export const MAX_COMMAND_BYTES = 4096;
+/** Nodes of the file tree are swept at the next FORGET; this many may be alive at a time. */
+export const MAX_NODES = 1_000_000;

@@ -1,0 +1,77 @@
+/**
+ * The options of `-o`: one table with the default and the meaning of each; help, parsing and the docs read it.
+ */
+import { FwdfsError } from '../base/errors.js';
+
+interface OptionEntry {
+  readonly value: string | null;
+  readonly what: string;
+}
+
+/** Options that mount(8) and fstab pass on and that mean nothing here. */
+const IGNORED = new Set([
+  'rw',
+  'defaults',
+  'noauto',
+  'auto',
+  'nofail',
+  '_netdev',
+  'user',
+  'dev',
+  'suid',
+  'nodev',
+  'nosuid',
+  'exec',
+  'noexec',
+]);
+
+export const MOUNT_OPTIONS = {
+  name: { value: 'NAME', what: "name of this control device (default: the configuration's, or the host name)" },
+  token_file: { value: 'FILE', what: 'file whose first line is the token for all forwarders' },
+  ca: { value: 'FILE', what: "PEM file with the authority of the forwarders' certificates" },
+  cert: { value: 'FILE', what: 'PEM file with the certificate of this control device' },
+  key: { value: 'FILE', what: 'PEM file with its key' },
+  allow_other: { value: null, what: 'others may use the files too, as mode bits and ownership allow' },
+  uid: { value: 'N', what: 'owner of the files (default: 0)' },
+  gid: { value: 'N', what: 'group of the files (default: 0)' },
+  ro: { value: null, what: 'read-only: nothing can be written' },
+} as const satisfies Record<string, OptionEntry>;
+
+export type MountOptionName = keyof typeof MOUNT_OPTIONS;
+export type MountOptionValues = Partial<Record<MountOptionName, string>>;
+
+function isOption(name: string): name is MountOptionName {
+  return Object.hasOwn(MOUNT_OPTIONS, name);
+}
+
+/** Parses `a,b=c`. @throws FwdfsError bad-command for an unknown option or a missing value */
+export function parseMountOptions(text: string): MountOptionValues {
+  const values: MountOptionValues = {};
+  for (const part of text.split(',').filter((word) => word !== '')) {
+    const equals = part.indexOf('=');
+    const name = equals < 0 ? part : part.slice(0, equals);
+    if (IGNORED.has(name) || name.startsWith('x-')) continue;
+    if (!isOption(name)) throw new FwdfsError('bad-option', `unknown mount option ${name}`);
+    const takesValue = MOUNT_OPTIONS[name].value !== null;
+    if (takesValue !== equals >= 0) {
+      throw new FwdfsError('bad-option', `mount option ${name} takes ${takesValue ? 'a value' : 'no value'}`);
+    }
+    values[name] = equals < 0 ? '' : part.slice(equals + 1);
+  }
+  return values;
+}
+
+/** A number of users or groups. */
+export function idOption(values: MountOptionValues, name: 'uid' | 'gid'): number {
+  const text = values[name] ?? '0';
+  if (!/^\d{1,10}$/.test(text)) throw new FwdfsError('bad-option', `mount option ${name}=${text} is no number`);
+  return Number(text);
+}
+
+export function mountOptionsHelp(): string {
+  const lines = Object.entries(MOUNT_OPTIONS).map(([name, { value, what }]) => {
+    const left = value === null ? name : `${name}=${value}`;
+    return `  ${left.padEnd(18)} ${what}`;
+  });
+  return `\nMount options:\n${lines.join('\n')}`;
+}

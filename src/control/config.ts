@@ -1,0 +1,150 @@
+/**
+ * control.yaml, or NAME=URL[,NAME=URL…] on the command line: which forwarders a control device mounts.
+ *
+ * The schema is the one place where the fields stand, with their defaults. Paths are relative to the file, or to the working
+ * directory. Errors name file and line (src/sys/config-file.ts).
+ */
+import { hostname } from 'node:os';
+import { dirname, resolve } from 'node:path';
+import { z } from 'zod';
+import { FwdfsError } from '../base/errors.js';
+import { deviceName, isDeviceName, loadYaml } from '../sys/config-file.js';
+
+/** PEM files, absolute paths; null: none. Certificate and key come together. */
+export interface ClientTlsFiles {
+  readonly cert: string | null;
+  readonly key: string | null;
+  /** Signs the forwarder's certificate; null: one of the authorities that Node knows. */
+  readonly ca: string | null;
+}
+
+/** A forwarder at a URL. At most one of `token` and `tokenFile` is not null. */
+export interface RemoteForwarder {
+  readonly kind: 'remote';
+  /** ws://, wss:// or ws+unix:/PATH, without a path of HTTP. */
+  readonly url: string;
+  readonly token: string | null;
+  /** A file whose first line is the token, absolute path. */
+  readonly tokenFile: string | null;
+  readonly tls: ClientTlsFiles | null;
+}
+
+/** A forwarder that runs in this process. */
+export interface LocalForwarder {
+  readonly kind: 'local';
+  /** Its forwarder.yaml, absolute path. */
+  readonly file: string;
+}
+
+export type ForwarderSource = RemoteForwarder | LocalForwarder;
+
+export interface ControlConfig {
+  /** Default: the host's name. */
+  readonly name: string;
+  readonly forwarders: ReadonlyMap<string, ForwarderSource>;
+}
+
+const URL_FORM = 'expected ws://HOST[:PORT], wss://HOST[:PORT] or ws+unix:/PATH';
+const URLS = /^(wss?:\/\/(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+)(:[1-9][0-9]{0,4})?\/?|ws\+unix:\/[^:,]+)$/;
+
+function isForwarderUrl(text: string): boolean {
+  return URLS.test(text) && (text.startsWith('ws+unix:') || URL.canParse(text));
+}
+
+const path = z.string().min(1, 'expected a path');
+
+const SCHEMA = z.strictObject({
+  name: deviceName.optional(),
+  forwarders: z
+    .record(
+      deviceName,
+      z
+        .strictObject({
+          url: z.string().refine(isForwarderUrl, URL_FORM).optional(),
+          token: z.string().min(1, 'expected a token').optional(),
+          token_file: path.optional(),
+          tls: z
+            .strictObject({
+              cert: path.nullable().default(null),
+              key: path.nullable().default(null),
+              ca: path.nullable().default(null),
+            })
+            .refine(({ cert, key }) => (cert === null) === (key === null), 'expected cert and key together')
+            .optional(),
+          local: path.optional(),
+        })
+        .refine(({ url, local }) => (url === undefined) !== (local === undefined), 'expected either url or local')
+        .refine((one) => one.local === undefined || Object.keys(one).length === 1, 'expected nothing beside local')
+        .refine(
+          (one) => one.token === undefined || one.token_file === undefined,
+          'expected one of token and token_file',
+        ),
+    )
+    .default({}),
+});
+
+/** @throws FwdfsError bad-config: `FILE:LINE: expected …` */
+export function loadControlConfig(file: string): ControlConfig {
+  const fields = loadYaml(file, SCHEMA);
+  const absolute = (relative: string): string => resolve(dirname(file), relative);
+  const orNull = (relative: string | null | undefined): string | null => (relative ? absolute(relative) : null);
+  const forwarders = new Map<string, ForwarderSource>();
+  for (const [name, { url, local, token, token_file, tls }] of Object.entries(fields.forwarders)) {
+    if (local !== undefined) {
+      forwarders.set(name, { kind: 'local', file: absolute(local) });
+    } else if (url !== undefined) {
+      forwarders.set(name, {
+        kind: 'remote',
+        url: canonical(url),
+        token: token ?? null,
+        tokenFile: orNull(token_file),
+        tls: tls === undefined ? null : { cert: orNull(tls.cert), key: orNull(tls.key), ca: orNull(tls.ca) },
+      });
+    }
+  }
+  return { name: fields.name ?? defaultControlName(), forwarders };
+}
+
+/** The short form, `NAME=URL[,NAME=URL…]`. @throws FwdfsError bad-config */
+export function parseSource(text: string): ControlConfig {
+  const forwarders = new Map<string, ForwarderSource>();
+  for (const part of text.split(',')) {
+    const equals = part.indexOf('=');
+    const name = part.slice(0, Math.max(equals, 0));
+    const url = part.slice(equals + 1);
+    if (equals < 1 || !isDeviceName(name)) throw bad(part, 'expected NAME=URL');
+    if (!isForwarderUrl(url)) throw bad(part, URL_FORM);
+    if (forwarders.has(name)) throw bad(part, 'expected every name once');
+    forwarders.set(name, { kind: 'remote', url: canonical(url), token: null, tokenFile: null, tls: null });
+  }
+  return { name: defaultControlName(), forwarders };
+}
+
+/** Whether a SOURCE is the short form rather than a file; a file of such a name is reached as ./NAME=…. */
+export function isShortForm(source: string): boolean {
+  const equals = source.indexOf('=');
+  return equals > 0 && isDeviceName(source.slice(0, equals));
+}
+
+/** A file or the short form. @throws FwdfsError bad-config */
+export function loadSource(source: string): ControlConfig {
+  return isShortForm(source) ? parseSource(source) : loadControlConfig(source);
+}
+
+/** The host's name, with what a name may not have replaced. */
+export function defaultControlName(host = hostname()): string {
+  const name = host
+    .replaceAll(/[^A-Za-z0-9_.-]/g, '-')
+    .replace(/^\.+/, '')
+    .slice(0, 64);
+  return name === '' ? 'control' : name;
+}
+
+/** Channels append their own path. */
+function canonical(url: string): string {
+  return url.startsWith('ws+unix:') ? url : url.replace(/\/$/, '');
+}
+
+function bad(part: string, expected: string): FwdfsError {
+  return new FwdfsError('bad-config', `${JSON.stringify(part)}: ${expected}`);
+}

@@ -1,0 +1,133 @@
+/**
+ * The control device: its links to the forwarders, its tables, and the root of the file tree.
+ *
+ * Owns both tables, which are one for all forwarders, and every link. Knows nothing of FUSE beyond the contract of the tree.
+ */
+import { readFileSync } from 'node:fs';
+import { FwdfsError } from '../base/errors.js';
+import type { Logger } from '../base/log.js';
+import { CommandFile } from '../fusefs/command-file.js';
+import { TextFile } from '../fusefs/text-file.js';
+import { type DirectoryNode, inoOf, type Node, staticDirectory } from '../fusefs/tree.js';
+import { PROTOCOL_VERSION } from '../tunnel/messages.js';
+import { RuleCommands } from './commands.js';
+import type { RemoteForwarder } from './config.js';
+import { ForwarderDirectory } from './forwarder-directory.js';
+import { ForwarderLink } from './forwarder-link.js';
+import { parseSource } from './config.js';
+import { RECEPTION_COLUMNS, ReceptionTable, tableText, TRANSMISSION_COLUMNS, TransmissionTable } from './tables.js';
+
+export interface ControlDeviceOptions {
+  readonly name: string;
+  readonly version: string;
+  readonly log: Logger;
+}
+
+export class ControlDevice {
+  readonly reception = new ReceptionTable();
+  readonly transmission = new TransmissionTable();
+  private readonly options: ControlDeviceOptions;
+  private readonly links = new Map<string, ForwarderLink>();
+  private readonly directories = new Map<string, ForwarderDirectory>();
+  private readonly rules = new RuleCommands();
+  private readonly fixed: ReadonlyMap<string, Node>;
+  readonly root: DirectoryNode;
+
+  constructor(options: ControlDeviceOptions) {
+    this.options = options;
+    this.fixed = new Map<string, Node>([
+      ['.tables', this.tables()],
+      ['.ctl', new CommandFile(inoOf('/.ctl'), (command) => this.run(command))],
+      ['.version', new TextFile(inoOf('/.version'), () => `fwdfs ${options.version}\nprotocol ${PROTOCOL_VERSION}\n`)],
+    ]);
+    this.root = {
+      kind: 'directory',
+      ino: inoOf('/'),
+      mode: 0o755,
+      lookup: (name) => {
+        const node = this.directories.get(name) ?? this.fixed.get(name);
+        if (node === undefined) throw new FwdfsError('no-such-forwarder', name);
+        return node;
+      },
+      list: () =>
+        [...this.directories, ...this.fixed].map(([name, node]) => ({
+          name,
+          directory: node.kind === 'directory',
+          ino: node.ino,
+        })),
+    };
+  }
+
+  private tables(): DirectoryNode {
+    const reception = (): string => tableText(RECEPTION_COLUMNS, this.reception.rows());
+    const transmission = (): string => tableText(TRANSMISSION_COLUMNS, this.transmission.rows());
+    return staticDirectory(
+      '/.tables',
+      new Map([
+        ['reception', new TextFile(inoOf('/.tables/reception'), reception)],
+        ['transmission', new TextFile(inoOf('/.tables/transmission'), transmission)],
+      ]),
+    );
+  }
+
+  addForwarder(name: string, source: RemoteForwarder): ForwarderLink {
+    if (this.links.has(name)) throw new FwdfsError('already-there', `forwarder ${name}`);
+    const token =
+      source.tokenFile === null ? source.token : (readFileSync(source.tokenFile, 'utf8').split('\n')[0] ?? '').trim();
+    const { tls } = source;
+    const link = new ForwarderLink({
+      name,
+      url: source.url,
+      ...(token === null ? {} : { token }),
+      ...(tls === null
+        ? {}
+        : {
+            tls: {
+              ...(tls.cert === null ? {} : { cert: tls.cert }),
+              ...(tls.key === null ? {} : { key: tls.key }),
+              ...(tls.ca === null ? {} : { ca: tls.ca }),
+            },
+          }),
+      control: this.options.name,
+      reception: this.reception,
+      transmission: this.transmission,
+      log: this.options.log,
+    });
+    this.links.set(name, link);
+    this.directories.set(name, new ForwarderDirectory(link, this.rules));
+    return link;
+  }
+
+  removeForwarder(name: string): void {
+    const link = this.links.get(name);
+    if (link === undefined) throw new FwdfsError('no-such-forwarder', name);
+    link.close();
+    this.links.delete(name);
+    this.directories.delete(name);
+  }
+
+  /** Resolves when every forwarder was reached, or could not be at the first try. */
+  async settled(): Promise<void> {
+    await Promise.all([...this.links.values()].map((link) => link.settled));
+  }
+
+  /** `.ctl` of the root: forwarder add NAME=URL, forwarder remove NAME. */
+  private async run(command: string): Promise<void> {
+    const words = command.trim().split(/\s+/);
+    if (words.length === 1 && words[0] === '') return;
+    const [object, verb, what] = words;
+    if (words.length !== 3 || object !== 'forwarder' || what === undefined) {
+      throw new FwdfsError('bad-command', JSON.stringify(command));
+    }
+    if (verb === 'remove') this.removeForwarder(what);
+    else if (verb === 'add') {
+      for (const [name, source] of parseSource(what).forwarders) {
+        if (source.kind === 'remote') this.addForwarder(name, source);
+      }
+    } else throw new FwdfsError('bad-command', JSON.stringify(command));
+  }
+
+  close(): void {
+    for (const link of this.links.values()) link.close();
+  }
+}

@@ -1,0 +1,241 @@
+/**
+ * The sending end of a down tunnel: one writer's frames on their way to the forwarder.
+ *
+ *     send(frame) -> chunk (header, frame) -> flush() -> channel ......> forwarder
+ *                      |  kept until confirmed                             |
+ *                      +<------------------ confirm(sequence) -------------+
+ *
+ *     chunks  [ confirmed | sent, unconfirmed ] [ sent | not sent yet |   free   ]
+ *                         ^ oldest                     ^ sentEnd      ^ end
+ *
+ * Credit is a window: payload bytes that are under way and not confirmed may not exceed what the tunnel generation response
+ * gave. So nothing can drift when a connection is lost, and what the forwarder did not receive is still here to be sent
+ * again (`resume`). The tunnel owns its chunks; all of them go back when everything is confirmed.
+ */
+import { ChunkPool } from '../base/chunks.js';
+import { errnoName, FwdfsError } from '../base/errors.js';
+import { CHUNK_BYTES, CHUNK_POOL_COUNT } from '../base/limits.js';
+import {
+  FRAME_HEADER_BYTES,
+  frameBytes,
+  getCounter,
+  getLength,
+  nextFrame,
+  putClose,
+  putDataDown,
+  putNoOffload,
+} from '../tunnel/frames.js';
+
+const pool = new ChunkPool({ bytes: CHUNK_BYTES, keep: CHUNK_POOL_COUNT });
+/** The chunk belongs to the tunnel, whatever the channel did with the bytes. */
+const keep = (): void => undefined;
+
+/** The channel to the forwarder; false: it is not connected. */
+export interface DownChannel {
+  sendFrames(buffer: Buffer, length: number, done: (buffer: Buffer) => void): boolean;
+}
+
+interface Waiter {
+  readonly sequence: number;
+  resolve(): void;
+  reject(error: Error): void;
+}
+
+export class DownTunnel {
+  readonly symbol: string;
+  readonly interface: string;
+  readonly forwarder: string;
+  /** Protocol address that it was asked for. */
+  readonly protocol: string;
+  /** Made at registration for the symbol, and handed from writer to writer. */
+  isOfSymbol = false;
+  private readonly channel: DownChannel;
+  /** 0: the forwarder does not know it (not connected). */
+  id = 0;
+  private window = 0;
+  private sequence = 0;
+  private confirmed = 0;
+  private unconfirmedBytes = 0;
+  private readonly chunks: Buffer[] = [];
+  private readonly ends: number[] = [];
+  private oldest = 0;
+  private sentEnd = 0;
+  private end = 0;
+  private waiters: Waiter[] = [];
+  private failure: FwdfsError | null = null;
+  /** Told of every frame that was not sent, for `.state`. */
+  private readonly onError: (text: string) => void;
+  /** Called when credit came back. */
+  wake: () => void = keep;
+  bytes = 0;
+
+  constructor(
+    channel: DownChannel,
+    forwarder: string,
+    interfaceName: string,
+    symbol: string,
+    protocol: string,
+    onError: (text: string) => void,
+  ) {
+    this.channel = channel;
+    this.protocol = protocol;
+    this.forwarder = forwarder;
+    this.interface = interfaceName;
+    this.symbol = symbol;
+    this.onError = onError;
+  }
+
+  /** A tunnel generation response came: frames can go. @param window payload bytes */
+  established(id: number, window: number): void {
+    this.id = id;
+    this.window = window;
+  }
+
+  /** Nothing is under way. */
+  get isDrained(): boolean {
+    return this.confirmed === this.sequence;
+  }
+
+  /** Before the next writer takes over a drained tunnel: the failures of the one before are not its own. */
+  reuse(): void {
+    this.failure = null;
+    this.wake = keep;
+  }
+
+  get frames(): number {
+    return this.sequence;
+  }
+
+  /** Whether a frame of `length` bytes can be taken now. One that is larger than the window goes alone. */
+  hasCredit(length: number): boolean {
+    return this.id !== 0 && (this.unconfirmedBytes === 0 || this.unconfirmedBytes + length <= this.window);
+  }
+
+  get hasAnyCredit(): boolean {
+    return this.id !== 0 && this.unconfirmedBytes < this.window;
+  }
+
+  /** Takes one wire frame, if there is credit for it. `flush` sends what was taken. */
+  send(frame: Buffer, offset: number, length: number): boolean {
+    if (!this.hasCredit(length)) return false;
+    const bytes = frameBytes(length);
+    if (this.chunks.length === 0 || this.end + bytes > CHUNK_BYTES) this.nextChunk();
+    const chunk = this.chunks[this.chunks.length - 1] as Buffer;
+    this.sequence += 1;
+    putNoOffload(chunk, this.end);
+    frame.copy(chunk, this.end + FRAME_HEADER_BYTES, offset, offset + length);
+    this.end = putDataDown(chunk, this.end, 0, this.id, length, this.sequence);
+    this.unconfirmedBytes += length;
+    this.bytes += length;
+    return true;
+  }
+
+  private nextChunk(): void {
+    this.flush();
+    if (this.chunks.length > 0) this.ends[this.chunks.length - 1] = this.end;
+    this.chunks.push(pool.take());
+    this.ends.push(0);
+    this.end = 0;
+    this.sentEnd = 0;
+  }
+
+  flush(): void {
+    if (this.sentEnd === this.end || this.id === 0) return;
+    const chunk = this.chunks[this.chunks.length - 1] as Buffer;
+    this.channel.sendFrames(chunk.subarray(this.sentEnd, this.end), this.end - this.sentEnd, keep);
+    // Also when it is not connected: `resume` starts from what the forwarder has.
+    this.sentEnd = this.end;
+  }
+
+  /** Every frame up to `sequence` was dealt with; `errno` is not 0 if that very frame was not put on the interface. */
+  confirm(sequence: number, errno: number): void {
+    if (sequence > this.sequence || sequence < this.confirmed) return;
+    if (errno !== 0 && sequence > this.confirmed) this.fail(`${this.symbol}: frame not sent (${errnoName(errno)})`);
+    this.confirmed = sequence;
+    while (this.chunks.length > 0) {
+      const chunk = this.chunks[0] as Buffer;
+      const last = this.chunks.length === 1;
+      const end = last ? this.end : (this.ends[0] ?? 0);
+      while (this.oldest < end && getCounter(chunk, this.oldest) <= sequence) {
+        this.unconfirmedBytes -= getLength(chunk, this.oldest);
+        this.oldest = nextFrame(chunk, this.oldest, end);
+      }
+      if (this.oldest < end) break;
+      pool.give(chunk);
+      this.chunks.shift();
+      this.ends.shift();
+      this.oldest = 0;
+      if (last) {
+        this.end = 0;
+        this.sentEnd = 0;
+      }
+    }
+    this.settle();
+    this.wake();
+  }
+
+  private fail(text: string): void {
+    this.failure = new FwdfsError('not-sent', text);
+    this.onError(text);
+  }
+
+  /** Barrier: resolves when all that was taken so far is on the interface; rejects, once, if a frame was not. */
+  sync(): Promise<void> {
+    this.flush();
+    return new Promise((resolve, reject) => {
+      this.waiters.push({ sequence: this.sequence, resolve, reject });
+      this.settle();
+    });
+  }
+
+  private settle(): void {
+    while (this.waiters.length > 0) {
+      const waiter = this.waiters[0] as Waiter;
+      if (waiter.sequence > this.confirmed) return;
+      this.waiters.shift();
+      const failure = this.failure;
+      this.failure = null;
+      if (failure === null) waiter.resolve();
+      else waiter.reject(failure);
+    }
+  }
+
+  /** The session goes on: the forwarder has everything up to `received`, the rest is sent again. */
+  resume(received: number): void {
+    for (const [index, chunk] of this.chunks.entries()) {
+      const last = index === this.chunks.length - 1;
+      const end = last ? this.end : (this.ends[index] ?? 0);
+      let at = index === 0 ? this.oldest : 0;
+      while (at < end && getCounter(chunk, at) <= received) at = nextFrame(chunk, at, end);
+      if (at < end) this.channel.sendFrames(chunk.subarray(at, end), end - at, keep);
+    }
+    this.sentEnd = this.end;
+  }
+
+  /** The forwarder lost this tunnel: what was not confirmed may or may not have left, so it counts as not sent. */
+  lost(reason: string): void {
+    if (this.sequence > this.confirmed) this.fail(`${this.symbol}: ${reason}`);
+    this.id = 0;
+    this.confirmed = 0;
+    this.sequence = 0;
+    this.unconfirmedBytes = 0;
+    for (const chunk of this.chunks) pool.give(chunk);
+    this.chunks.length = 0;
+    this.ends.length = 0;
+    this.oldest = 0;
+    this.sentEnd = 0;
+    this.end = 0;
+    this.waiters = this.waiters.map((waiter) => ({ ...waiter, sequence: 0 }));
+    this.settle();
+    this.wake();
+  }
+
+  /** Ends the tunnel, in order with its data. */
+  close(): void {
+    if (this.id === 0) return;
+    this.flush();
+    const frame = Buffer.alloc(frameBytes(0));
+    const length = putClose(frame, 0, this.id, this.sequence);
+    this.channel.sendFrames(frame, length, keep);
+  }
+}

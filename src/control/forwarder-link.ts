@@ -1,0 +1,373 @@
+/**
+ * One forwarder as the control device knows it: transfer control section 240 and transfer registration request section 230.
+ *
+ *     connected -> interface-list -> for each: interface use (S211) -> tunnel generation (S803, S804) -> symbol is there
+ *     open()  -> acquireUp: transfer request (S1003 to S1006) / acquireDown: the symbol's tunnel, or one more
+ *     close() -> releaseUp: transfer deletion request (S902 to S905) / releaseDown
+ *
+ * Owns the forwarder's interfaces, up tunnels and down tunnels. When the connection is lost they stay; a session that
+ * resumes goes on with them, any other gets new ids for them and what was not confirmed counts as not sent.
+ */
+import { Counters } from '../base/counters.js';
+import { describe, FwdfsError } from '../base/errors.js';
+import { UP_CREDIT_BYTES } from '../base/limits.js';
+import type { Logger } from '../base/log.js';
+import type { ProtocolAddress } from '../packet/protocol-address.js';
+import { type ClientHandler, type ClientState, type Connected, TunnelClient } from '../tunnel/client.js';
+import type { ClientTls } from '../tunnel/dial.js';
+import type { Answer, Attributes, Message, MessageArgs, Right } from '../tunnel/messages.js';
+import { DownTunnel } from './down-tunnel.js';
+import { UpPath } from './up-path.js';
+import type { ReceptionTable, TransmissionTable } from './tables.js';
+import { type RuleKey, ruleName, UpTunnel } from './up-tunnel.js';
+
+export interface ForwarderLinkOptions {
+  /** The forwarder's name in the file tree. */
+  readonly name: string;
+  readonly url: string;
+  readonly token?: string;
+  readonly tls?: ClientTls;
+  /** Name of this control device. */
+  readonly control: string;
+  readonly reception: ReceptionTable;
+  readonly transmission: TransmissionTable;
+  readonly log: Logger;
+}
+
+/** An interface of the forwarder, seen from here. */
+export interface RemoteInterface {
+  readonly name: string;
+  /** null while it may not be used. */
+  attributes: Attributes | null;
+  rights: ReadonlySet<Right>;
+  readonly counters: Counters;
+  /** The symbol's own down tunnel, made at registration; null while a writer has it. */
+  spare: DownTunnel | null;
+}
+
+const WRITE_RIGHTS: readonly Right[] = ['write', 'inject'];
+
+export function mayWrite(rights: ReadonlySet<Right>): boolean {
+  return WRITE_RIGHTS.some((right) => rights.has(right));
+}
+
+export class ForwarderLink implements ClientHandler {
+  readonly name: string;
+  readonly interfaces = new Map<string, RemoteInterface>();
+  private readonly options: ForwarderLinkOptions;
+  private readonly log: Logger;
+  private readonly client: TunnelClient;
+  private readonly rules = new Map<string, UpTunnel>();
+  private readonly downs = new Map<number, DownTunnel>();
+  /** Down tunnels whose writers are gone; they end when all is confirmed. */
+  private readonly closing = new Set<DownTunnel>();
+  /** All tunnels of writers and symbols, also those that the forwarder does not know just now. */
+  private readonly tunnels = new Set<DownTunnel>();
+  /** Up tunnels that were released and not yet deleted at the forwarder. */
+  private readonly deletions = new Set<number>();
+  private readonly upPath: UpPath;
+  private sendError = '';
+  /** Resolves when the first try to connect came to an end, either way. */
+  readonly settled: Promise<void>;
+  private settle: () => void = () => undefined;
+
+  constructor(options: ForwarderLinkOptions) {
+    this.options = options;
+    this.name = options.name;
+    this.log = options.log;
+    this.settled = new Promise((resolve) => {
+      this.settle = resolve;
+    });
+    this.upPath = new UpPath(options.name, options.reception, this.downs, (buffer, length) => {
+      this.client.sendFrames(buffer, length, () => undefined);
+    });
+    this.client = new TunnelClient({
+      url: options.url,
+      name: options.control,
+      ...(options.token === undefined ? {} : { token: options.token }),
+      ...(options.tls === undefined ? {} : { tls: options.tls }),
+      log: options.log,
+      handler: this,
+    });
+  }
+
+  get state(): ClientState {
+    const { state } = this.client;
+    return this.sendError === '' ? state : { ...state, lastError: this.sendError };
+  }
+
+  get isConnected(): boolean {
+    return this.client.isConnected;
+  }
+
+  close(): void {
+    this.client.close();
+    for (const tunnel of this.tunnels) tunnel.lost('the control device stops');
+    for (const rule of this.rules.values()) rule.endReaders();
+  }
+
+  /** The interface of that name. @throws FwdfsError not-connected, no-such-interface */
+  interfaceOf(name: string): RemoteInterface {
+    if (!this.isConnected)
+      throw new FwdfsError('not-connected', `${this.name}: ${this.state.lastError || 'connecting'}`);
+    const found = this.interfaces.get(name);
+    if (found === undefined) throw new FwdfsError('no-such-interface', `${this.name} has no interface ${name}`);
+    return found;
+  }
+
+  async table(table: string, interfaceName?: string): Promise<Message<'table-rows'>> {
+    return this.client.request('table-request', {
+      table,
+      ...(interfaceName === undefined ? {} : { interface: interfaceName }),
+    });
+  }
+
+  // --- up: rules ---
+
+  /** S1003 to S1007: when it resolves, the rule is active at the forwarder. */
+  async acquireUp(key: RuleKey): Promise<UpTunnel> {
+    const remote = this.interfaceOf(key.interface);
+    const name = ruleName(key);
+    let tunnel = this.rules.get(name);
+    if (tunnel === undefined) {
+      tunnel = new UpTunnel(this.options.reception.allocate(), key, this.name, remote.counters);
+      this.rules.set(name, tunnel);
+      tunnel.ready = this.requestTransfer(tunnel);
+    }
+    tunnel.holders += 1;
+    try {
+      await tunnel.ready;
+    } catch (error) {
+      this.dropHolder(tunnel);
+      throw error;
+    }
+    return tunnel;
+  }
+
+  private async requestTransfer(tunnel: UpTunnel): Promise<void> {
+    // S1005 before S1006: the first packet may come before the response.
+    this.options.reception.add(tunnel);
+    tunnel.resetCredit();
+    await this.client.request('transfer-request', {
+      upTunnel: tunnel.id,
+      control: this.client.state.localAddress,
+      protocol: tunnel.key.protocol.text,
+      symbol: tunnel.name,
+      interface: tunnel.key.interface,
+      scope: tunnel.key.scope,
+      claim: false,
+      credit: UP_CREDIT_BYTES,
+    });
+    tunnel.active = true;
+  }
+
+  /** S902, S903: the last holder takes the rule back. */
+  releaseUp(tunnel: UpTunnel): void {
+    if (this.dropHolder(tunnel) && this.isConnected) void this.deleteRule(tunnel.id);
+  }
+
+  private dropHolder(tunnel: UpTunnel): boolean {
+    tunnel.holders -= 1;
+    if (tunnel.holders > 0) return false;
+    if (this.rules.get(tunnel.name) === tunnel) this.rules.delete(tunnel.name);
+    this.options.reception.remove(tunnel.id);
+    const known = tunnel.active;
+    tunnel.active = false;
+    if (known) this.deletions.add(tunnel.id);
+    return known;
+  }
+
+  private async deleteRule(id: number): Promise<void> {
+    try {
+      await this.client.request('transfer-deletion-request', { upTunnel: id });
+      this.deletions.delete(id);
+    } catch (error) {
+      // Not connected: a session that resumes deletes it then, any other has no such rule.
+      this.log.debug({ forwarder: this.name, error: describe(error) }, 'rule not deleted yet');
+    }
+  }
+
+  // --- down: tunnels ---
+
+  /** S803 to S807, or the symbol's tunnel if no other writer has it. */
+  async acquireDown(interfaceName: string, symbol: string, protocol: ProtocolAddress): Promise<DownTunnel> {
+    const remote = this.interfaceOf(interfaceName);
+    const spare = remote.spare;
+    if (protocol.kind === 'any' && spare !== null && spare.id !== 0) {
+      remote.spare = null;
+      spare.reuse();
+      return spare;
+    }
+    return this.generate(interfaceName, symbol, protocol.text);
+  }
+
+  private async generate(interfaceName: string, symbol: string, protocol: string): Promise<DownTunnel> {
+    const tunnel = new DownTunnel(this.client, this.name, interfaceName, symbol, protocol, (text) => {
+      this.sendError = text;
+      this.log.warn({ forwarder: this.name, reason: text }, 'a written frame was not sent');
+    });
+    this.tunnels.add(tunnel);
+    try {
+      await this.establish(tunnel);
+    } catch (error) {
+      this.tunnels.delete(tunnel);
+      throw error;
+    }
+    this.options.transmission.add(tunnel);
+    return tunnel;
+  }
+
+  private async establish(tunnel: DownTunnel): Promise<void> {
+    const response = await this.client.request('tunnel-generation-request', {
+      control: this.client.state.localAddress,
+      symbol: tunnel.symbol,
+      interface: tunnel.interface,
+      protocol: tunnel.protocol,
+    });
+    tunnel.established(response.downTunnel, response.window);
+    this.downs.set(tunnel.id, tunnel);
+  }
+
+  releaseDown(tunnel: DownTunnel): void {
+    const remote = this.interfaces.get(tunnel.interface);
+    if (tunnel.isOfSymbol && tunnel.isDrained && tunnel.id !== 0 && remote?.spare === null) {
+      tunnel.reuse();
+      remote.spare = tunnel;
+      return;
+    }
+    tunnel.close();
+    this.closing.add(tunnel);
+    tunnel.wake = () => this.finishClosing(tunnel);
+    this.finishClosing(tunnel);
+  }
+
+  private finishClosing(tunnel: DownTunnel): void {
+    if (!tunnel.isDrained) return;
+    this.closing.delete(tunnel);
+    this.forget(tunnel);
+  }
+
+  private forget(tunnel: DownTunnel): void {
+    this.downs.delete(tunnel.id);
+    this.tunnels.delete(tunnel);
+    this.options.transmission.remove(tunnel);
+  }
+
+  // --- ClientHandler ---
+
+  connected(connected: Connected): void {
+    this.sendError = '';
+    if (connected.resumed) this.resume(connected.tunnels);
+    else
+      this.beginAnew(connected.sameEpoch ? 'the session ended before it could resume' : 'the forwarder was restarted');
+  }
+
+  private resume(received: Connected['tunnels']): void {
+    for (const rule of this.rules.values()) {
+      rule.resetCredit();
+      rule.active = true;
+    }
+    for (const id of this.deletions) void this.deleteRule(id);
+    const sequences = new Map(received.map((entry) => [entry.tunnel, entry.sequence]));
+    for (const tunnel of [...this.downs.values()]) {
+      const sequence = sequences.get(tunnel.id);
+      if (sequence === undefined) this.lose(tunnel, 'the forwarder closed its tunnel');
+      else {
+        tunnel.resume(sequence);
+        if (this.closing.has(tunnel)) tunnel.close();
+      }
+    }
+  }
+
+  /** A new session: rules and tunnels are asked for again, under new ids. */
+  private beginAnew(reason: string): void {
+    this.deletions.clear();
+    for (const tunnel of [...this.tunnels]) this.lose(tunnel, reason);
+    for (const rule of this.rules.values()) {
+      this.options.reception.remove(rule.id);
+      rule.id = this.options.reception.allocate();
+      this.restore(this.requestTransfer(rule), rule.name);
+    }
+    for (const tunnel of this.tunnels)
+      this.restore(
+        this.establish(tunnel).then(() => tunnel.wake()),
+        tunnel.symbol,
+      );
+  }
+
+  private lose(tunnel: DownTunnel, reason: string): void {
+    this.downs.delete(tunnel.id);
+    tunnel.lost(reason);
+    const remote = this.interfaces.get(tunnel.interface);
+    if (remote?.spare === tunnel) remote.spare = null;
+    else if (!this.closing.delete(tunnel)) return;
+    this.forget(tunnel);
+  }
+
+  private restore(request: Promise<void>, symbol: string): void {
+    request.catch((error: unknown) => {
+      this.log.warn({ forwarder: this.name, symbol, reason: describe(error) }, 'not restored after a new session');
+    });
+  }
+
+  message(...[type, fields]: MessageArgs): Answer {
+    if (type === 'interface-list') this.register(fields.interfaces);
+    else if (type === 'interface-attribute-change') this.update(fields);
+  }
+
+  /** The interfaces that the forwarder has now: registration of the symbols, Fig. 9. */
+  private register(names: string[]): void {
+    for (const name of this.interfaces.keys()) if (!names.includes(name)) this.unregister(name);
+    const uses = names.map(async (name) => {
+      let remote = this.interfaces.get(name);
+      if (remote === undefined) {
+        remote = { name, attributes: null, rights: new Set(), counters: new Counters(), spare: null };
+        this.interfaces.set(name, remote);
+      }
+      await this.use(remote);
+    });
+    void Promise.allSettled(uses).then(() => this.settle());
+  }
+
+  private async use(remote: RemoteInterface): Promise<void> {
+    try {
+      this.update(await this.client.request('interface-use-request', { interface: remote.name }));
+      if (!mayWrite(remote.rights) || remote.spare !== null) return;
+      const tunnel = await this.generate(remote.name, remote.name, '*');
+      tunnel.isOfSymbol = true;
+      if (remote.spare === null) remote.spare = tunnel;
+      else this.releaseDown(tunnel);
+    } catch (error) {
+      // No right to it (S212): the symbol is there, and open() says why it can't be used.
+      this.log.debug({ forwarder: this.name, interface: remote.name, reason: describe(error) }, 'interface not used');
+    }
+  }
+
+  private update(fields: Message<'interface-use-response'>): void {
+    const remote = this.interfaces.get(fields.interface);
+    if (remote === undefined) return;
+    remote.attributes = fields.attributes;
+    remote.rights = new Set(fields.rights);
+  }
+
+  private unregister(name: string): void {
+    const remote = this.interfaces.get(name);
+    this.interfaces.delete(name);
+    if (remote === undefined || remote.spare === null) return;
+    remote.spare.close();
+    this.forget(remote.spare);
+  }
+
+  frames(message: Buffer, end: number): void {
+    this.upPath.frames(message, end);
+  }
+
+  disconnected(_error: FwdfsError, orderly: boolean): void {
+    for (const rule of this.rules.values()) rule.active = false;
+    if (orderly) for (const tunnel of [...this.tunnels]) this.lose(tunnel, 'the forwarder said goodbye');
+  }
+
+  failed(): void {
+    this.settle();
+  }
+}

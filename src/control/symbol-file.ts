@@ -1,0 +1,146 @@
+/**
+ * A symbol as a file (DESIGN.md section 3): `open()` asks for what its access mode needs, the last `close()` gives it back.
+ *
+ *     open(read)  -> up tunnel    (rule at the forwarder) + a PacketReader
+ *     open(write) -> down tunnel                          + a PacketWriter
+ */
+import { constants } from 'node:os';
+import { ChunkPool } from '../base/chunks.js';
+import { FwdfsError } from '../base/errors.js';
+import { CHUNK_BYTES, CHUNK_POOL_COUNT, READER_QUEUE_BYTES, READER_TOTAL_BYTES } from '../base/limits.js';
+import type { FileNode, OpenFile, OpenRequest, SyncReason } from '../fusefs/tree.js';
+import type { SymbolName } from '../packet/symbol-name.js';
+import { O, POLL } from '../sys/libc.js';
+import type { DownTunnel } from './down-tunnel.js';
+import { type ForwarderLink, mayWrite } from './forwarder-link.js';
+import { PacketReader } from './packet-reader.js';
+import { PacketWriter } from './packet-writer.js';
+import { ReaderQueue } from './reader-queue.js';
+import type { UpTunnel } from './up-tunnel.js';
+
+const { EBADF } = constants.errno;
+const PCAP_ETHERNET = 1;
+
+const readerChunks = new ChunkPool({
+  bytes: CHUNK_BYTES,
+  keep: CHUNK_POOL_COUNT,
+  limit: READER_TOTAL_BYTES / CHUNK_BYTES,
+});
+
+/** What a symbol's file is told about its openings. */
+export interface SymbolUse {
+  opened(name: string): void;
+  closed(name: string): void;
+}
+
+export class SymbolFile implements FileNode {
+  readonly kind = 'file';
+  readonly stream = true;
+  readonly size = 0;
+  readonly ino: number;
+  private readonly link: ForwarderLink;
+  private readonly symbol: SymbolName;
+  private readonly listed: string;
+  private readonly use: SymbolUse;
+
+  /** @param listed the name as it was looked up, which the directory shows while it is open */
+  constructor(ino: number, link: ForwarderLink, symbol: SymbolName, listed: string, use: SymbolUse) {
+    this.ino = ino;
+    this.link = link;
+    this.symbol = symbol;
+    this.listed = listed;
+    this.use = use;
+  }
+
+  /** Mirrors the rights. */
+  get mode(): number {
+    const rights = this.link.interfaces.get(this.symbol.interface)?.rights;
+    if (rights === undefined) return 0;
+    return (rights.has('read') ? 0o400 : 0) | (mayWrite(rights) ? 0o200 : 0);
+  }
+
+  async open(request: OpenRequest): Promise<OpenFile> {
+    const { symbol, link } = this;
+    if (symbol.claim) throw new FwdfsError('bad-symbol-name', `${this.listed}: :claim is not served`);
+    const access = request.flags & O.ACCMODE;
+    const [up, down] = await Promise.allSettled([
+      access === O.WRONLY ? null : link.acquireUp(symbol),
+      access === O.RDONLY ? null : link.acquireDown(symbol.interface, symbol.text, symbol.protocol),
+    ]);
+    if (up.status === 'rejected' || down.status === 'rejected') {
+      if (up.status === 'fulfilled' && up.value !== null) link.releaseUp(up.value);
+      if (down.status === 'fulfilled' && down.value !== null) link.releaseDown(down.value);
+      throw up.status === 'rejected' ? up.reason : down.status === 'rejected' ? down.reason : new Error('unreachable');
+    }
+    this.use.opened(this.listed);
+    return new OpenSymbol(link, symbol, request, up.value, down.value, () => this.use.closed(this.listed));
+  }
+}
+
+class OpenSymbol implements OpenFile {
+  readonly synchronous: boolean;
+  private readonly link: ForwarderLink;
+  private readonly up: UpTunnel | null;
+  private readonly reader: PacketReader | null = null;
+  private readonly writer: PacketWriter | null = null;
+  private readonly closed: () => void;
+
+  constructor(
+    link: ForwarderLink,
+    symbol: SymbolName,
+    request: OpenRequest,
+    up: UpTunnel | null,
+    down: DownTunnel | null,
+    closed: () => void,
+  ) {
+    this.link = link;
+    this.up = up;
+    this.closed = closed;
+    this.synchronous = symbol.framing === 'hex' || (request.flags & O.DSYNC) !== 0;
+    const remote = link.interfaceOf(symbol.interface);
+    const linkType = remote.attributes?.linkType ?? PCAP_ETHERNET;
+    const { framing, gso, paced, protocol } = symbol;
+    const { wake } = request;
+    if (up !== null) {
+      const queue = new ReaderQueue(readerChunks, READER_QUEUE_BYTES);
+      this.reader = new PacketReader({ framing, gso, linkType, queue, counters: remote.counters, wake });
+      up.addReader(this.reader);
+    }
+    if (down !== null) {
+      const { counters } = remote;
+      this.writer = new PacketWriter({ framing, protocol, linkType, paced, tunnel: down, counters, wake });
+    }
+  }
+
+  read(out: Buffer, offset: number, size: number): number {
+    return this.reader === null ? -EBADF : this.reader.read(out, offset, size);
+  }
+
+  write(data: Buffer, offset: number, length: number): number {
+    return this.writer === null ? -EBADF : this.writer.write(data, offset, length);
+  }
+
+  poll(): number {
+    const readable = this.reader !== null && !this.reader.isEmpty;
+    const writable = this.writer !== null && this.writer.canWrite;
+    return (readable ? POLL.IN | POLL.RDNORM : 0) | (writable ? POLL.OUT | POLL.WRNORM : 0);
+  }
+
+  async sync(reason: SyncReason): Promise<void> {
+    if (this.writer === null) return;
+    await (reason === 'close' ? this.writer.flush() : this.writer.fsync());
+  }
+
+  release(): void {
+    if (this.reader !== null && this.up !== null) {
+      this.up.removeReader(this.reader);
+      this.reader.release();
+      this.link.releaseUp(this.up);
+    }
+    if (this.writer !== null) {
+      this.writer.release();
+      this.link.releaseDown(this.writer.tunnel);
+    }
+    this.closed();
+  }
+}

@@ -1,0 +1,93 @@
+/**
+ * The receiving end of an up tunnel: one packet transfer rule, shared by all readers of the same (interface, protocol
+ * address, scope) on this control device. One copy of each packet crosses the wire; the fan-out is here.
+ *
+ *     data frame -> deliver() -> each reader's queue            credit: what was delivered, in bytes, cumulative
+ */
+import { C, type Counters } from '../base/counters.js';
+import { UP_CREDIT_BYTES } from '../base/limits.js';
+import type { ProtocolAddress } from '../packet/protocol-address.js';
+import type { Scope } from '../packet/symbol-name.js';
+import type { PacketReader } from './packet-reader.js';
+
+export interface RuleKey {
+  readonly interface: string;
+  readonly protocol: ProtocolAddress;
+  readonly scope: Scope;
+}
+
+/** The name of a rule: two spellings of one protocol address give one text. */
+export function ruleName(key: RuleKey): string {
+  const protocol = key.protocol.kind === 'any' ? '' : `:${key.protocol.text}`;
+  return `${key.interface}${protocol}${key.scope === 'in' ? '' : `:${key.scope}`}`;
+}
+
+export class UpTunnel {
+  readonly key: RuleKey;
+  readonly name: string;
+  readonly forwarder: string;
+  private readonly counters: Counters;
+  private readonly readers: PacketReader[] = [];
+  /** Allocated by the control device; another one after every new session. */
+  id: number;
+  /** Open files and `rule add` that keep the rule. */
+  holders = 0;
+  /** Resolves when the forwarder has the rule. */
+  ready: Promise<void> = Promise.resolve();
+  active = false;
+  private received = 0;
+  private granted = UP_CREDIT_BYTES;
+  frames = 0;
+  bytes = 0;
+
+  constructor(id: number, key: RuleKey, forwarder: string, counters: Counters) {
+    this.id = id;
+    this.key = key;
+    this.name = ruleName(key);
+    this.forwarder = forwarder;
+    this.counters = counters;
+  }
+
+  get readerCount(): number {
+    return this.readers.length;
+  }
+
+  addReader(reader: PacketReader): void {
+    this.readers.push(reader);
+  }
+
+  removeReader(reader: PacketReader): void {
+    const index = this.readers.indexOf(reader);
+    if (index >= 0) this.readers.splice(index, 1);
+  }
+
+  deliver(buf: Buffer, offset: number, length: number, vnet: number, seconds: number, nanoseconds: number): void {
+    this.received += length;
+    this.frames += 1;
+    this.bytes += length;
+    this.counters.add(C.control_rx_frames, 1);
+    this.counters.add(C.control_rx_bytes, length);
+    const readers = this.readers;
+    if (readers.length === 0) this.counters.add(C.drop_no_reader, 1);
+    for (let i = 0; i < readers.length; i++) {
+      (readers[i] as PacketReader).deliver(buf, offset, length, vnet, seconds, nanoseconds);
+    }
+  }
+
+  /** New cumulative credit, when half of it is used up; 0: none is due. */
+  takeCredit(): number {
+    if (this.granted - this.received > UP_CREDIT_BYTES / 2) return 0;
+    this.granted = this.received + UP_CREDIT_BYTES;
+    return this.granted;
+  }
+
+  /** Both sides begin to count anew with every new pair of channels. */
+  resetCredit(): void {
+    this.received = 0;
+    this.granted = UP_CREDIT_BYTES;
+  }
+
+  endReaders(): void {
+    for (const reader of this.readers) reader.end();
+  }
+}

@@ -1,0 +1,137 @@
+/**
+ * Discarding: what no rule takes and the host was not named for is dropped before the forwarder's own kernel answers it.
+ *
+ *     wire --> AF_PACKET (rules still see everything) --> prerouting: conntrack --> input hook, filter - 10 --> sockets
+ *                                                                                        |
+ *        table inet fwdfs_NAME:   chain input   iifname: an interface with `unmatched: discard` --> its chain
+ *                                 chain interface_N   jump always; what `host` lists: accept; count and drop the rest
+ *                                 chain always        what a host can't do without
+ *
+ * Everything that is not admitted goes, also what conntrack calls invalid: a SYN-ACK or RST of a flow that lives on a
+ * control device is invalid here, and would be answered. Packets of the forwarder's own flows are established. Flows from
+ * before the rules are known to conntrack after their next outgoing packet. Forwarded packets don't pass the input hook.
+ *
+ * The table is replaced in one transaction, so there is no moment without rules; one that a crash left is replaced or
+ * removed by the next start of the forwarder with the same name. Tables of others are never touched; since `accept` ends
+ * only our chain, their rules still apply.
+ */
+import { FwdfsError } from '../base/errors.js';
+import { formatIpAddress, IPV4_ADDRESS_BYTES } from '../packet/ip-address.js';
+import type { ProtocolAddress } from '../packet/protocol-address.js';
+import { applyRuleset, deleteTable, dropTable } from '../sys/nftables.js';
+
+export interface DiscardInterface {
+  readonly name: string;
+  readonly unmatched: 'discard' | 'host';
+  /** What stays with the host's own kernel. */
+  readonly host: readonly ProtocolAddress[];
+}
+
+const FAMILY = 'inet';
+const ETHERTYPE_IPV4 = 0x0800;
+const ETHERTYPE_IPV6 = 0x86dd;
+
+const ALWAYS = [
+  'ct state established,related accept',
+  'icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, nd-redirect } accept',
+  'icmpv6 type { mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report } accept',
+  'ip protocol igmp accept',
+  'meta nfproto ipv4 udp sport 67 udp dport 68 accept',
+  'meta nfproto ipv6 udp sport 547 udp dport 546 accept',
+];
+
+export class Discard {
+  private readonly table: string;
+  private readonly listen: readonly ProtocolAddress[];
+  private last: Promise<void> = Promise.resolve();
+
+  /** @param listen where the forwarder itself listens: always admitted */
+  constructor(forwarder: string, listen: readonly ProtocolAddress[]) {
+    this.table = tableName(forwarder);
+    this.listen = listen;
+  }
+
+  /**
+   * Makes the kernel discard as these interfaces want it, instead of what was applied before. The first call sweeps what a
+   * crash left. Interfaces need not exist: the rules go by name. Calls take effect in their order.
+   *
+   * @throws FwdfsError host-lacks without nft, bad-config for an interface name that nft can't express; SystemError
+   */
+  apply(interfaces: readonly DiscardInterface[]): Promise<void> {
+    const discarding = interfaces.filter((one) => one.unmatched === 'discard');
+    return this.next(() =>
+      discarding.length === 0
+        ? deleteTable(FAMILY, this.table)
+        : applyRuleset(discardRuleset(this.table, discarding, this.listen)),
+    );
+  }
+
+  /** Leaves no rule behind; no error where there was none. @throws as apply */
+  remove(): Promise<void> {
+    return this.next(() => deleteTable(FAMILY, this.table));
+  }
+
+  private next(step: () => Promise<void>): Promise<void> {
+    const done = this.last.then(step);
+    this.last = done.catch(() => undefined);
+    return done;
+  }
+}
+
+/** Names of forwarders that the configuration admits stay as they are, so no two of them share a table. */
+export function tableName(forwarder: string): string {
+  return `fwdfs_${forwarder.replaceAll(/[^A-Za-z0-9_.-]/g, '_')}`;
+}
+
+/**
+ * The script that replaces the table.
+ *
+ * @throws FwdfsError bad-config for an interface name that nft can't express
+ */
+export function discardRuleset(
+  table: string,
+  interfaces: readonly DiscardInterface[],
+  listen: readonly ProtocolAddress[],
+): string {
+  const lines = [`table ${FAMILY} ${table} {`];
+  addChain(lines, 'always', [...ALWAYS, ...listen.flatMap(acceptRules)]);
+  for (const [index, { host }] of interfaces.entries()) {
+    addChain(lines, `interface_${index}`, ['jump always', ...host.flatMap(acceptRules), 'counter drop']);
+  }
+  addChain(lines, 'input', [
+    'type filter hook input priority filter - 10; policy accept;',
+    ...interfaces.map(({ name }, index) => `iifname ${quoted(name)} jump interface_${index}`),
+  ]);
+  lines.push('}', '');
+  return dropTable(FAMILY, table) + lines.join('\n');
+}
+
+function addChain(lines: string[], name: string, rules: readonly string[]): void {
+  lines.push(`  chain ${name} {`, ...rules.map((rule) => `    ${rule}`), '  }');
+}
+
+/** The rules that admit what a protocol address names; none for what is not IP, as the input hook sees only IP. */
+function acceptRules(protocol: ProtocolAddress): string[] {
+  if (protocol.kind === 'any') return ['accept'];
+  if (protocol.kind === 'ether') {
+    if (protocol.etherType === ETHERTYPE_IPV4) return ['meta nfproto ipv4 accept'];
+    if (protocol.etherType === ETHERTYPE_IPV6) return ['meta nfproto ipv6 accept'];
+    return [];
+  }
+  const { address, portLow, portHigh } = protocol;
+  const words: string[] = [];
+  if (address !== null) {
+    const family = address.length === IPV4_ADDRESS_BYTES ? 'ip' : 'ip6';
+    words.push(`${family} daddr ${formatIpAddress(address, 0, address.length)}`);
+  }
+  words.push(`meta l4proto { ${protocol.protocols.join(', ')} }`);
+  if (portLow >= 0) words.push(`th dport ${portLow === portHigh ? portLow : `${portLow}-${portHigh}`}`);
+  return [`${words.join(' ')} accept`];
+}
+
+/** An interface name as nft reads it: an asterisk at the end would stand for anything, and quotes can't be escaped. */
+function quoted(name: string): string {
+  if (/["\\*\n]/.test(name))
+    throw new FwdfsError('bad-config', `${JSON.stringify(name)} can't be named in a rule of nft`);
+  return `"${name}"`;
+}

@@ -1,0 +1,231 @@
+/**
+ * Distribution table 342 (Fig. 7), IF socket table 68: (interface, protocol address) -> (up tunnel, control device).
+ *
+ * Pure data, one table for all interfaces. Per interface the rules stand in an index by what their protocol address pins
+ * down, so that a packet meets only the rules that can match it, however many there are:
+ *
+ *     any      *                         every packet
+ *     ether    arp, ether:0x88cc         by EtherType
+ *     protocol icmp, ip:89, tcp          by IP protocol, rules without a port
+ *     port     udp:520, tcp:A:80         by IP protocol and local port
+ *
+ * The local address of a rule and its scope are compared last.
+ */
+import type { FrameView } from '../packet/headers.js';
+import type { ProtocolAddress } from '../packet/protocol-address.js';
+import type { Scope } from '../packet/symbol-name.js';
+import type { Peer } from './peer.js';
+
+/** One packet transfer rule. Its counters and its credit are the packet path's. */
+export interface Rule {
+  readonly peer: Peer;
+  readonly interface: string;
+  readonly protocol: ProtocolAddress;
+  readonly scope: Scope;
+  readonly upTunnel: number;
+  readonly symbol: string;
+  /** Payload bytes that the control device allowed at first, and again after a resume. */
+  readonly credit: number;
+  /** Payload bytes that the control device allows, cumulative since the channel came up. */
+  granted: number;
+  /** Payload bytes sent since the channel came up: never above `granted`. */
+  sent: number;
+  /** Over the life of the rule, for the table. */
+  frames: number;
+  bytes: number;
+  dropped: number;
+}
+
+/** Which end of a frame is the local one (DESIGN.md section 2, protocol address). */
+export const SIDE = { RECEIVED: 0, SENT: 1 } as const;
+export type Side = (typeof SIDE)[keyof typeof SIDE];
+
+/** Where a frame was seen; the bit of each is in SCOPE_BITS of the scopes that show it. */
+export const SEEN = { RECEIVED: 1, OTHER_HOST: 2, OUTGOING: 4 } as const;
+
+const SCOPE_BITS: Readonly<Record<Scope, number>> = {
+  in: SEEN.RECEIVED,
+  out: SEEN.OUTGOING,
+  both: SEEN.RECEIVED | SEEN.OUTGOING,
+  promisc: SEEN.RECEIVED | SEEN.OTHER_HOST,
+};
+
+function remove<K>(map: Map<K, Rule[]>, key: K, rule: Rule): void {
+  const rest = map.get(key)?.filter((other) => other !== rule);
+  if (rest === undefined || rest.length === 0) map.delete(key);
+  else map.set(key, rest);
+}
+
+function insert<K>(map: Map<K, Rule[]>, key: K, rule: Rule): void {
+  const rules = map.get(key);
+  if (rules === undefined) map.set(key, [rule]);
+  else rules.push(rule);
+}
+
+/** Protocol and port are the index's; what is left to compare is the local address. */
+function isLocal(address: Buffer, view: FrameView, frame: Buffer, side: Side): boolean {
+  if (view.addressLength !== address.length) return false;
+  const offset = side === SIDE.RECEIVED ? view.destinationOffset : view.sourceOffset;
+  for (let i = 0; i < address.length; i++) if (frame[offset + i] !== address[i]) return false;
+  return true;
+}
+
+/** The rules of one interface. */
+export class InterfaceRules {
+  private readonly any = new Map<'*', Rule[]>();
+  private readonly ether = new Map<number, Rule[]>();
+  private readonly protocol = new Map<number, Rule[]>();
+  private readonly port = new Map<number, Rule[]>();
+  private readonly all = new Set<Rule>();
+
+  get size(): number {
+    return this.all.size;
+  }
+
+  [Symbol.iterator](): Iterator<Rule> {
+    return this.all[Symbol.iterator]();
+  }
+
+  add(rule: Rule): void {
+    this.all.add(rule);
+    this.eachKey(rule, insert);
+  }
+
+  remove(rule: Rule): boolean {
+    if (!this.all.delete(rule)) return false;
+    this.eachKey(rule, remove);
+    return true;
+  }
+
+  private eachKey(rule: Rule, act: <K>(map: Map<K, Rule[]>, key: K, rule: Rule) => void): void {
+    const address = rule.protocol;
+    if (address.kind === 'any') act(this.any, '*', rule);
+    else if (address.kind === 'ether') act(this.ether, address.etherType, rule);
+    else {
+      for (const protocol of address.protocols) {
+        if (address.portLow < 0) act(this.protocol, protocol, rule);
+        else act(this.port, (protocol << 16) | address.portLow, rule);
+      }
+    }
+  }
+
+  /**
+   * Every rule that a frame matches, written to `matched` from its start.
+   * @param seen one bit of SEEN @returns how many
+   */
+  match(view: FrameView, frame: Buffer, side: Side, seen: number, matched: Rule[]): number {
+    let count = 0;
+    count = this.take(this.any.get('*'), view, frame, side, seen, matched, count);
+    if (this.ether.size > 0) count = this.take(this.ether.get(view.etherType), view, frame, side, seen, matched, count);
+    if (view.protocol < 0) return count;
+    if (this.protocol.size > 0) {
+      count = this.take(this.protocol.get(view.protocol), view, frame, side, seen, matched, count);
+    }
+    if (this.port.size > 0) {
+      const port = side === SIDE.RECEIVED ? view.destinationPort : view.sourcePort;
+      if (port >= 0) {
+        count = this.take(this.port.get((view.protocol << 16) | port), view, frame, side, seen, matched, count);
+      }
+    }
+    return count;
+  }
+
+  private take(
+    rules: Rule[] | undefined,
+    view: FrameView,
+    frame: Buffer,
+    side: Side,
+    seen: number,
+    matched: Rule[],
+    count: number,
+  ): number {
+    if (rules === undefined) return count;
+    for (let i = 0; i < rules.length; i++) {
+      const rule = rules[i] as Rule;
+      if ((SCOPE_BITS[rule.scope] & seen) === 0) continue;
+      if (rule.protocol.address !== null && !isLocal(rule.protocol.address, view, frame, side)) continue;
+      matched[count++] = rule;
+    }
+    return count;
+  }
+}
+
+export class DistributionTable {
+  private readonly interfaces = new Map<string, InterfaceRules>();
+  private readonly byTunnel = new Map<Peer, Map<number, Rule>>();
+
+  /** The rules of an interface; the same object for ever, also while it is empty. */
+  of(name: string): InterfaceRules {
+    let rules = this.interfaces.get(name);
+    if (rules === undefined) {
+      rules = new InterfaceRules();
+      this.interfaces.set(name, rules);
+    }
+    return rules;
+  }
+
+  /** S1007. The caller made sure that the peer has no such up tunnel. */
+  add(rule: Rule): void {
+    this.of(rule.interface).add(rule);
+    let tunnels = this.byTunnel.get(rule.peer);
+    if (tunnels === undefined) {
+      tunnels = new Map();
+      this.byTunnel.set(rule.peer, tunnels);
+    }
+    tunnels.set(rule.upTunnel, rule);
+  }
+
+  get(peer: Peer, upTunnel: number): Rule | undefined {
+    return this.byTunnel.get(peer)?.get(upTunnel);
+  }
+
+  /** S904. */
+  remove(rule: Rule): void {
+    this.of(rule.interface).remove(rule);
+    const tunnels = this.byTunnel.get(rule.peer);
+    tunnels?.delete(rule.upTunnel);
+    if (tunnels?.size === 0) this.byTunnel.delete(rule.peer);
+  }
+
+  rulesOf(peer: Peer): Rule[] {
+    return [...(this.byTunnel.get(peer)?.values() ?? [])];
+  }
+
+  countOf(peer: Peer): number {
+    return this.byTunnel.get(peer)?.size ?? 0;
+  }
+
+  rows(): string[][] {
+    const rows: string[][] = [];
+    for (const tunnels of this.byTunnel.values()) {
+      for (const rule of tunnels.values()) {
+        rows.push([
+          rule.interface,
+          rule.protocol.text,
+          rule.scope,
+          String(rule.upTunnel),
+          rule.peer.identity,
+          rule.peer.address,
+          rule.peer.active ? 'active' : 'suspended',
+          String(rule.frames),
+          String(rule.bytes),
+          String(rule.dropped),
+        ]);
+      }
+    }
+    return rows.sort((a, b) => a.join('\t').localeCompare(b.join('\t')));
+  }
+}
+
+export const DISTRIBUTION_COLUMNS = [
+  'interface',
+  'protocol',
+  'scope',
+  'up_tunnel',
+  'control',
+  'address',
+  'state',
+  'frames',
+  'bytes',
+  'dropped',
+];

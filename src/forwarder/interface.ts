@@ -1,0 +1,134 @@
+/**
+ * One offered interface of the forwarder: logical network IF 76 with its physical IF 73.
+ *
+ * Owns both packet sockets while the link exists and is offered. Rules and down tunnels name the interface, not the
+ * sockets, so they outlive a link that goes and comes back.
+ */
+import { constants } from 'node:os';
+import { Counters } from '../base/counters.js';
+import { describe } from '../base/errors.js';
+import type { Logger } from '../base/log.js';
+import type { LinkType } from '../packet/headers.js';
+import { parseIpv4, parseIpv6 } from '../packet/ip-address.js';
+import { type Link, pcapLinkType } from '../sys/links.js';
+import type { InterfaceRules, Rule } from './distribution-table.js';
+import type { Outlet } from './down-path.js';
+import { InterfaceReceiver } from './interface-receiver.js';
+import { InterfaceTransmitter, type TransmitResult } from './interface-transmitter.js';
+import type { OwnAddresses } from './source-check.js';
+
+const PCAP_ETHERNET = 1;
+const { ENETDOWN } = constants.errno;
+
+/** Attribute information on the interface (S213), as messages carry it. */
+export interface InterfaceAttributes {
+  readonly index: number;
+  readonly linkType: number;
+  readonly address: string;
+  readonly mtu: number;
+  readonly operstate: string;
+  readonly flags: number;
+  readonly speed: number;
+  readonly inet: string[];
+  readonly inet6: string[];
+}
+
+function ownAddresses(link: Link): OwnAddresses {
+  const ip: Buffer[] = [];
+  for (const prefix of [...link.inet, ...link.inet6]) {
+    const text = prefix.split('/')[0] ?? '';
+    const address = parseIpv4(text) ?? parseIpv6(text);
+    if (address !== null) ip.push(address);
+  }
+  return { mac: Buffer.from(link.address.replaceAll(':', ''), 'hex'), ip };
+}
+
+export class ForwarderInterface implements Outlet {
+  readonly name: string;
+  readonly counters = new Counters();
+  linkType: LinkType = 'ethernet';
+  own: OwnAddresses = { mac: Buffer.alloc(0), ip: [] };
+  transmitter: InterfaceTransmitter | null = null;
+  private receiver: InterfaceReceiver | null = null;
+  private link: Link | null = null;
+  private readonly rules: InterfaceRules;
+  private readonly result: TransmitResult;
+  private readonly log: Logger;
+
+  constructor(name: string, rules: InterfaceRules, result: TransmitResult, log: Logger) {
+    this.name = name;
+    this.rules = rules;
+    this.result = result;
+    this.log = log;
+  }
+
+  /** The link as it is now; null while it is not there, or is of a kind that has no capture link type. */
+  get present(): Link | null {
+    return this.link;
+  }
+
+  get attributes(): InterfaceAttributes | null {
+    const link = this.link;
+    if (link === null) return null;
+    return {
+      index: link.index,
+      linkType: pcapLinkType(link) ?? PCAP_ETHERNET,
+      address: link.address,
+      mtu: link.mtu,
+      operstate: link.operstate,
+      flags: link.flags,
+      speed: link.speed,
+      inet: [...link.inet],
+      inet6: [...link.inet6],
+    };
+  }
+
+  /** The link appeared or changed. */
+  update(link: Link): void {
+    const pcap = pcapLinkType(link);
+    if (pcap === null) {
+      this.gone();
+      return;
+    }
+    this.own = ownAddresses(link);
+    if (this.link?.index !== link.index) {
+      this.gone();
+      this.linkType = pcap === PCAP_ETHERNET ? 'ethernet' : 'raw';
+      this.open(link);
+    }
+    this.link = link;
+  }
+
+  private open(link: Link): void {
+    try {
+      this.transmitter = new InterfaceTransmitter(link.index, this.counters, this.result);
+      this.receiver = new InterfaceReceiver(link.index, this.linkType, this.rules, this.counters, (errno) => {
+        this.log.debug({ interface: this.name, errno }, 'packet socket reports an error');
+      });
+    } catch (error) {
+      // The link went away between the netlink message and here; its removal is the next message.
+      this.log.warn({ interface: this.name, error: describe(error) }, 'cannot open the interface');
+      this.gone();
+    }
+  }
+
+  gone(): void {
+    this.receiver?.close();
+    this.receiver = null;
+    this.transmitter?.close(ENETDOWN);
+    this.transmitter = null;
+    this.link = null;
+  }
+
+  ruleAdded(rule: Rule): void {
+    this.receiver?.ruleAdded(rule);
+  }
+
+  ruleRemoved(rule: Rule): void {
+    this.receiver?.ruleRemoved(rule);
+  }
+
+  collectDrops(): void {
+    this.receiver?.collectDrops();
+  }
+}

@@ -1,0 +1,110 @@
+/**
+ * Reception table 344 (Fig. 8), IF tunnel table 67: down tunnel -> interface.
+ *
+ * Pure data. Down tunnel ids are the forwarder's to allocate and are never used twice; one id space serves all control
+ * devices, and an entry is found only by the peer that it was made for.
+ */
+import type { ProtocolAddress } from '../packet/protocol-address.js';
+import type { Peer } from './peer.js';
+
+export interface DownTunnel {
+  readonly id: number;
+  readonly peer: Peer;
+  readonly interface: string;
+  readonly symbol: string;
+  /** What may be sent: frames of this protocol address, with the local end as their source. */
+  readonly protocol: ProtocolAddress;
+  /** May send any frame (right `inject`); otherwise only with our own source addresses (right `write`). */
+  readonly inject: boolean;
+  /** Sequence number of the last frame that arrived; each is the one before plus one. */
+  received: number;
+  /** Every frame up to this one is on the interface, or its error was reported. */
+  confirmed: number;
+  /** `confirmed` moved and the control device has not been told. */
+  unreported: boolean;
+  /** The control device closed it; it goes when all that arrived is confirmed. */
+  closing: boolean;
+  bytes: number;
+  errors: number;
+  /** The newest frame that failed, told again after a resume: the first telling may have been lost. */
+  lastErrorSequence: number;
+  lastErrno: number;
+}
+
+export class ReceptionTable {
+  private readonly tunnels = new Map<number, DownTunnel>();
+  private readonly counts = new Map<Peer, number>();
+  private lastId = 0;
+
+  /** S805, S806: an unused id, and its entry. */
+  add(peer: Peer, interfaceName: string, symbol: string, protocol: ProtocolAddress, inject: boolean): DownTunnel {
+    this.lastId += 1;
+    const tunnel: DownTunnel = {
+      id: this.lastId,
+      peer,
+      interface: interfaceName,
+      symbol,
+      protocol,
+      inject,
+      received: 0,
+      confirmed: 0,
+      unreported: false,
+      closing: false,
+      bytes: 0,
+      errors: 0,
+      lastErrorSequence: 0,
+      lastErrno: 0,
+    };
+    this.tunnels.set(tunnel.id, tunnel);
+    this.counts.set(peer, this.countOf(peer) + 1);
+    return tunnel;
+  }
+
+  get(peer: Peer, id: number): DownTunnel | undefined {
+    const tunnel = this.tunnels.get(id);
+    return tunnel?.peer === peer ? tunnel : undefined;
+  }
+
+  remove(tunnel: DownTunnel): void {
+    if (!this.tunnels.delete(tunnel.id)) return;
+    const left = this.countOf(tunnel.peer) - 1;
+    if (left > 0) this.counts.set(tunnel.peer, left);
+    else this.counts.delete(tunnel.peer);
+  }
+
+  countOf(peer: Peer): number {
+    return this.counts.get(peer) ?? 0;
+  }
+
+  tunnelsOf(peer: Peer): DownTunnel[] {
+    return [...this.tunnels.values()].filter((tunnel) => tunnel.peer === peer);
+  }
+
+  rows(): string[][] {
+    return [...this.tunnels.values()].map((tunnel) => [
+      String(tunnel.id),
+      tunnel.interface,
+      tunnel.protocol.text,
+      tunnel.inject ? 'inject' : 'write',
+      tunnel.peer.identity,
+      tunnel.peer.address,
+      tunnel.peer.active ? 'active' : 'suspended',
+      String(tunnel.received),
+      String(tunnel.bytes),
+      String(tunnel.errors),
+    ]);
+  }
+}
+
+export const RECEPTION_COLUMNS = [
+  'down_tunnel',
+  'interface',
+  'protocol',
+  'right',
+  'control',
+  'address',
+  'state',
+  'frames',
+  'bytes',
+  'errors',
+];

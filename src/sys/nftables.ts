@@ -1,0 +1,82 @@
+/**
+ * nftables, through the nft command: rule sets go in as scripts, each of which the kernel takes as a whole or not at all.
+ *
+ *     script --stdin--> nft -f - --one netlink transaction--> kernel of this thread's network namespace
+ */
+import { spawn } from 'node:child_process';
+import { constants } from 'node:os';
+import { FwdfsError, SystemError } from '../base/errors.js';
+
+const E = constants.errno;
+
+export interface NftTable {
+  /** `ip`, `ip6`, `inet`, `arp`, `bridge` or `netdev`. */
+  readonly family: string;
+  readonly name: string;
+}
+
+/** What nft says where it passes on an errno of the kernel; EINVAL for its own complaints about a script. */
+const ERRNO_OF_WORDS: readonly (readonly [string, number])[] = [
+  ['Operation not permitted', E.EPERM],
+  ['No such file or directory', E.ENOENT],
+  ['File exists', E.EEXIST],
+  ['Device or resource busy', E.EBUSY],
+  ['Operation not supported', E.EOPNOTSUPP],
+];
+
+/**
+ * Runs a script, as one transaction.
+ *
+ * @throws FwdfsError host-lacks without nft; SystemError with the first line that nft said
+ */
+export async function applyRuleset(script: string): Promise<void> {
+  await nft(['-f', '-'], script);
+}
+
+/** Deletes a table with all that is in it; no error where there is none. @throws as applyRuleset */
+export async function deleteTable(family: string, name: string): Promise<void> {
+  await applyRuleset(dropTable(family, name));
+}
+
+/** The lines that leave no such table behind, for scripts that build it anew in the same transaction. */
+export function dropTable(family: string, name: string): string {
+  return `add table ${family} ${name}\ndelete table ${family} ${name}\n`;
+}
+
+/** @throws as applyRuleset */
+export async function listTables(): Promise<NftTable[]> {
+  const listing = JSON.parse(await nft(['-j', 'list', 'tables'], '')) as { nftables: { table?: NftTable }[] };
+  return listing.nftables.flatMap(({ table }) =>
+    table === undefined ? [] : [{ family: table.family, name: table.name }],
+  );
+}
+
+/** @returns what it wrote to stdout */
+function nft(args: readonly string[], input: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    // Users' paths lack the directories of system commands on Debian; messages are matched, so they are not translated.
+    const env = { ...process.env, PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin`, LC_ALL: 'C' };
+    const child = spawn('nft', args, { env, stdio: ['pipe', 'pipe', 'pipe'] });
+    const stdout: Buffer[] = [];
+    const stderr: Buffer[] = [];
+    child.stdout.on('data', (bytes: Buffer) => stdout.push(bytes));
+    child.stderr.on('data', (bytes: Buffer) => stderr.push(bytes));
+    // An nft that ends before it read the script is judged by its exit status.
+    child.stdin.on('error', () => undefined);
+    child.on('error', (cause) => {
+      const absent = 'code' in cause && cause.code === 'ENOENT';
+      reject(absent ? new FwdfsError('host-lacks', 'the nft command is not installed', { cause }) : cause);
+    });
+    child.on('close', (status) => {
+      if (status === 0) resolve(Buffer.concat(stdout).toString());
+      else reject(failure(Buffer.concat(stderr).toString()));
+    });
+    child.stdin.end(input);
+  });
+}
+
+function failure(said: string): SystemError {
+  const line = said.split('\n', 1)[0] ?? '';
+  const errno = ERRNO_OF_WORDS.find(([words]) => line.includes(words))?.[1] ?? E.EINVAL;
+  return new SystemError('nft', errno, `said "${line}"`);
+}

@@ -1,0 +1,310 @@
+/**
+ * The messages of /control, in one table: who sends each, what answers it, where it comes from, and its fields with their
+ * units. The codec (codec.ts), the types below and the reference in the docs all come from the table.
+ *
+ * On the wire a message is one msgpack map {type, id?, re?, …fields}. A message that wants an answer carries `id`, a u32
+ * of the sender's choice; its answer, or an `error`, carries the same number as `re`. Fields that a receiver does not
+ * know are ignored and messages that it does not know are answered with an `error`, so that versions can differ by one.
+ */
+import * as z from 'zod';
+import { FwdfsError } from '../base/errors.js';
+
+export const PROTOCOL_VERSION = 1;
+
+/** The versions that this program speaks, first and last. */
+export const VERSIONS = { min: Math.max(1, PROTOCOL_VERSION - 1), max: PROTOCOL_VERSION } as const;
+
+/** The newest version both speak. @throws FwdfsError 'version-mismatch' where there is none */
+export function negotiate(theirs: { min: number; max: number }): number {
+  const version = Math.min(VERSIONS.max, theirs.max);
+  if (version >= VERSIONS.min && version >= theirs.min) return version;
+  throw new FwdfsError(
+    'version-mismatch',
+    `this device speaks versions ${VERSIONS.min} to ${VERSIONS.max}, the other ${theirs.min} to ${theirs.max}`,
+  );
+}
+
+// --- kinds of fields: each takes its doc, and a unit where it has one ---
+
+const U32_MAX = 0xffff_ffff;
+const text = (description: string, unit = '') => z.string().meta({ description, unit });
+const texts = (description: string, unit = '') => z.array(z.string()).meta({ description, unit });
+const flag = (description: string) => z.boolean().meta({ description });
+const u16 = (description: string, unit = '') => z.int().min(0).max(0xffff).meta({ description, unit });
+const u32 = (description: string, unit = '') => z.int().min(0).max(U32_MAX).meta({ description, unit });
+const i32 = (description: string, unit = '') => z.int().min(-0x8000_0000).max(0x7fff_ffff).meta({ description, unit });
+const u53 = (description: string, unit = '') => z.int().min(0).meta({ description, unit });
+
+export const RIGHTS = ['read', 'write', 'inject', 'vif', 'vip', 'route'] as const;
+export const SCOPES = ['in', 'out', 'both', 'promisc'] as const;
+
+const interfaceName = () => text("the interface's name at the forwarder");
+const symbolName = () => text('what the application touches: the name of a file, a virtual IF or a virtual IP');
+const downTunnel = () => u32('id of the down tunnel, allocated by the forwarder, never used twice within a session');
+const upTunnel = () => u32('id of the up tunnel, allocated by the control device, never used twice within a session');
+
+const attributes = () =>
+  z
+    .object({
+      index: u32('number of the interface'),
+      linkType: u16('link type of its frames', 'pcap link type'),
+      address: text('link layer address, empty where there is none'),
+      mtu: u32('largest packet without its link layer header', 'bytes'),
+      operstate: text('up, down, unknown … as in /sys/class/net'),
+      flags: u32('interface flags', 'IFF_ bits'),
+      speed: i32('-1 where it is unknown', 'Mbit/s'),
+      inet: texts('IPv4 addresses with prefix length, "10.0.0.1/24"'),
+      inet6: texts('IPv6 addresses with prefix length'),
+    })
+    .meta({ description: 'attributes of the interface, named as in /sys/class/net' });
+const rights = () =>
+  z.array(z.enum(RIGHTS)).meta({ description: 'what the permission table lets this control device do with it' });
+const protocols = () => texts('the protocol addresses that the rights cover', 'protocol addresses');
+const interfaceFields = () => ({
+  interface: interfaceName(),
+  attributes: attributes(),
+  rights: rights(),
+  protocols: protocols(),
+});
+
+// --- the table ---
+
+/** Which side sends a message. */
+export type Side = 'control' | 'forwarder';
+
+interface Entry {
+  readonly from: Side | 'both';
+  /** The message that answers it; null: none does. */
+  readonly answer: string | null;
+  /** Figure or step of the source text; 'ours' where it has none. */
+  readonly source: string;
+  readonly doc: string;
+  readonly fields: z.ZodObject;
+}
+
+export const MESSAGES = {
+  hello: {
+    from: 'control',
+    answer: 'hello-response',
+    source: 'ours',
+    doc: 'The first message of a channel: who speaks, and which session it wants to go on with.',
+    fields: z.object({
+      versions: z
+        .object({ min: u32('oldest version spoken'), max: u32('newest version spoken') })
+        .meta({ description: 'protocol versions' }),
+      name: text('name of the control device'),
+      token: text('proves the name, where no client certificate does').optional(),
+      resume: z
+        .object({ session: text('session of the hello-response'), epoch: text('epoch of the hello-response') })
+        .meta({ description: 'the session to go on with' })
+        .optional(),
+    }),
+  },
+  'hello-response': {
+    from: 'forwarder',
+    answer: null,
+    source: 'ours',
+    doc: 'The control device is accepted. It now opens /tunnel?key=tunnelKey; with both channels the session is active.',
+    fields: z.object({
+      version: u32('the version both use from now on'),
+      epoch: text('new at every start of the forwarder'),
+      forwarder: text('name of the forwarder'),
+      session: text('names the session in a later resume'),
+      tunnelKey: text('joins one /tunnel channel to this session; cannot be guessed'),
+      resumed: flag('the session of the request goes on: its rules and tunnels are there'),
+      resumeTime: u32('how long a session without channels is kept', 'ms'),
+      tunnels: z
+        .array(
+          z.object({
+            tunnel: u32('down tunnel'),
+            sequence: u53('sequence number of the last frame received on it'),
+          }),
+        )
+        .meta({ description: 'down tunnels of a resumed session; empty for a new one' }),
+    }),
+  },
+  'interface-list': {
+    from: 'forwarder',
+    answer: null,
+    source: 'ours',
+    doc: 'Pushed when the session becomes active and whenever the set changes.',
+    fields: z.object({ interfaces: texts("names of the forwarder's interfaces that this control device may see") }),
+  },
+  'interface-use-request': {
+    from: 'control',
+    answer: 'interface-use-response',
+    source: 'steps S211 to S213',
+    doc: 'Asks to use an interface; the permission table decides.',
+    fields: z.object({ interface: interfaceName() }),
+  },
+  'interface-use-response': {
+    from: 'forwarder',
+    answer: null,
+    source: 'steps S212, S213',
+    doc: 'The interface may be used: its attributes and the rights to it.',
+    fields: z.object(interfaceFields()),
+  },
+  'interface-attribute-change': {
+    from: 'forwarder',
+    answer: null,
+    source: 'ours',
+    doc: 'Pushed when something about an interface in use changes.',
+    fields: z.object(interfaceFields()),
+  },
+  'tunnel-generation-request': {
+    from: 'control',
+    answer: 'tunnel-generation-response',
+    source: 'Fig. 2',
+    doc: 'Asks for a down tunnel: control device, symbol and interface are associated with one another.',
+    fields: z.object({
+      control: text('address of the control device'),
+      symbol: symbolName(),
+      interface: interfaceName(),
+      protocol: text('what may be sent through it', 'protocol address'),
+    }),
+  },
+  'tunnel-generation-response': {
+    from: 'forwarder',
+    answer: null,
+    source: 'Fig. 3',
+    doc: 'The down tunnel is in the reception table of the forwarder.',
+    fields: z.object({
+      downTunnel: downTunnel(),
+      forwarder: text('address of the forwarder'),
+      symbol: symbolName(),
+      interface: interfaceName(),
+      window: u32('payload that may be under way and not confirmed', 'bytes'),
+    }),
+  },
+  'tunnel-deletion-request': {
+    from: 'control',
+    answer: 'tunnel-deletion-response',
+    source: 'ours',
+    doc: 'Ends a down tunnel, without waiting for its frames; a close frame ends it in order with them.',
+    fields: z.object({ downTunnel: downTunnel() }),
+  },
+  'tunnel-deletion-response': {
+    from: 'forwarder',
+    answer: null,
+    source: 'ours',
+    doc: 'The down tunnel is gone, or was not there.',
+    fields: z.object({ downTunnel: downTunnel() }),
+  },
+  'transfer-request': {
+    from: 'control',
+    answer: 'transfer-response',
+    source: 'Fig. 4',
+    doc: 'Sets a packet transfer rule: packets of a protocol address at an interface go up a tunnel.',
+    fields: z.object({
+      upTunnel: upTunnel(),
+      control: text('address of the control device'),
+      protocol: text('which packets', 'protocol address'),
+      symbol: symbolName(),
+      interface: interfaceName(),
+      scope: z
+        .enum(SCOPES)
+        .meta({ description: 'what the interface receives, what leaves it, both, or also what is for others' }),
+      claim: flag('this control device alone gets them, and answers instead of the forwarder'),
+      credit: u53('payload that may be sent before the first credit frame', 'bytes'),
+    }),
+  },
+  'transfer-response': {
+    from: 'forwarder',
+    answer: null,
+    source: 'ours',
+    doc: 'The rule is active.',
+    fields: z.object({ upTunnel: upTunnel() }),
+  },
+  'transfer-deletion-request': {
+    from: 'control',
+    answer: 'transfer-deletion-response',
+    source: 'ours',
+    doc: 'Takes a packet transfer rule back.',
+    fields: z.object({ upTunnel: upTunnel() }),
+  },
+  'transfer-deletion-response': {
+    from: 'forwarder',
+    answer: null,
+    source: 'ours',
+    doc: 'The rule is gone, or was not there; no frame of the up tunnel is sent any more.',
+    fields: z.object({ upTunnel: upTunnel() }),
+  },
+  'table-request': {
+    from: 'control',
+    answer: 'table-rows',
+    source: 'ours',
+    doc: "Asks for one of the forwarder's tables as text.",
+    fields: z.object({
+      table: text('its file name in .tables'),
+      interface: text('only rows of this interface').optional(),
+    }),
+  },
+  'table-rows': {
+    from: 'forwarder',
+    answer: null,
+    source: 'ours',
+    doc: 'A table as text.',
+    fields: z.object({
+      columns: texts('names of the columns'),
+      rows: z.array(z.array(z.string())).meta({ description: 'one text per column in each row' }),
+    }),
+  },
+  suspend: {
+    from: 'both',
+    answer: null,
+    source: 'ours',
+    doc: 'The sender goes away for a while: both channels are closed at once and the session waits to be resumed.',
+    fields: z.object({}),
+  },
+  goodbye: {
+    from: 'both',
+    answer: null,
+    source: 'ours',
+    doc: 'The sender goes away for good: the session, its rules and its tunnels end at once.',
+    fields: z.object({ reason: text('one line for the log') }),
+  },
+  error: {
+    from: 'both',
+    answer: null,
+    source: 'ours',
+    doc: 'Answers a request that failed.',
+    fields: z.object({
+      code: text('a code of the error table; one that the receiver does not know counts as internal'),
+      text: text('what happened, one line'),
+    }),
+  },
+} as const satisfies Record<string, Entry>;
+
+// --- types from the table ---
+
+export type MessageType = keyof typeof MESSAGES;
+/** The fields of a message. */
+export type Message<T extends MessageType> = z.infer<(typeof MESSAGES)[T]['fields']>;
+/** The type of what answers a message; never where nothing does. */
+export type AnswerOf<T extends MessageType> = Extract<(typeof MESSAGES)[T]['answer'], MessageType>;
+/** The messages that are answered. */
+export type RequestType = { [T in MessageType]: AnswerOf<T> extends never ? never : T }[MessageType];
+/** A message as the last two parameters of a handler; testing `type` narrows `fields`. */
+export type MessageArgs = { [T in MessageType]: [type: T, fields: Message<T>] }[MessageType];
+export type AnyFields = { [T in MessageType]: Message<T> }[MessageType];
+/** What a handler returns: the fields of the answer; undefined where there is none, or if it does not know the message. */
+export type Answer = AnyFields | undefined | void;
+
+/** The entry of a message, with the table's own types widened. */
+export function entryOf(type: MessageType): Entry {
+  return MESSAGES[type];
+}
+
+export function isMessageType(type: string): type is MessageType {
+  return Object.hasOwn(MESSAGES, type);
+}
+
+/** Whether the messages of this type come from that side. */
+export function isSentBy(type: MessageType, side: Side): boolean {
+  const { from } = MESSAGES[type];
+  return from === 'both' || from === side;
+}
+
+export type Attributes = Message<'interface-use-response'>['attributes'];
+export type Right = (typeof RIGHTS)[number];
+export type Scope = (typeof SCOPES)[number];

@@ -1,0 +1,133 @@
+import t from 'tap';
+import { hostname } from 'node:os';
+import { FwdfsError } from '../../src/base/errors.js';
+import {
+  defaultControlName,
+  isShortForm,
+  loadControlConfig,
+  loadSource,
+  parseSource,
+} from '../../src/control/config.js';
+
+/** What stands before the advice of the error. */
+function mistakeOf(work: () => unknown): string {
+  try {
+    work();
+  } catch (error) {
+    if (error instanceof FwdfsError && error.code === 'bad-config') return error.what;
+    throw error;
+  }
+  return 'none';
+}
+
+const remote = (url: string, more: object = {}): object => {
+  return { kind: 'remote', url, token: null, tokenFile: null, tls: null, ...more };
+};
+
+t.test('the documented file is read, with paths relative to it', async (t) => {
+  const text = `name: ctl1
+forwarders:
+  fwd1: { url: "ws://127.0.0.1:7440", token: secret, tls: { cert: a.pem, key: /k.pem } }
+  fwd2: { url: wss://fwd2.example/, token_file: tok, tls: { ca: ca.pem } }
+  fwd3: { url: ws+unix:/run/fwdfs/fwd3.sock }
+  here: { local: forwarder.yaml }
+`;
+  const dir = t.testdir({ 'c.yaml': text });
+  const config = loadSource(`${dir}/c.yaml`);
+  t.equal(config.name, 'ctl1');
+  t.same(Object.fromEntries(config.forwarders), {
+    fwd1: remote('ws://127.0.0.1:7440', { token: 'secret', tls: { cert: `${dir}/a.pem`, key: '/k.pem', ca: null } }),
+    fwd2: remote('wss://fwd2.example', {
+      tokenFile: `${dir}/tok`,
+      tls: { cert: null, key: null, ca: `${dir}/ca.pem` },
+    }),
+    fwd3: remote('ws+unix:/run/fwdfs/fwd3.sock'),
+    here: { kind: 'local', file: `${dir}/forwarder.yaml` },
+  });
+});
+
+t.test('a control device has the name of its host unless told', async (t) => {
+  const dir = t.testdir({ 'c.yaml': '{}' });
+  t.same(loadControlConfig(`${dir}/c.yaml`), { name: defaultControlName(hostname()), forwarders: new Map() });
+  const names: [host: string, name: string][] = [
+    ['web-1.example.org', 'web-1.example.org'],
+    ['büro rechner', 'b-ro-rechner'],
+    ['..x', 'x'],
+    ['', 'control'],
+    ['a'.repeat(70), 'a'.repeat(64)],
+  ];
+  for (const [host, name] of names) t.equal(defaultControlName(host), name);
+});
+
+t.test('every mistake is told with the line and what was expected', async (t) => {
+  const mistakes: [text: string, line: number, what: RegExp][] = [
+    ['', 1, /expected map, received null/],
+    ['name: a/b', 1, /expected a name .* \(name\)/],
+    ['name: c\nforwarders:\n  - fwd1', 3, /expected map, received list \(forwarders\)/],
+    ['name: c\nvifs: []', 2, /unknown key vifs/],
+    ['forwarders:\n  .a: { url: ws://h }', 2, /expected a name .* \(forwarders\.\.a\)/],
+    ['forwarders:\n  a: ws://h', 2, /expected map, received string \(forwarders\.a\)/],
+    ['forwarders:\n  a:', 2, /expected map, received null \(forwarders\.a\)/],
+    ['forwarders:\n  a: {}', 2, /expected either url or local \(forwarders\.a\)/],
+    ['forwarders:\n  a:\n    url: ws://h\n    local: f', 3, /expected either url or local \(forwarders\.a\)/],
+    ['forwarders:\n  a:\n    url: h:7440', 3, /expected ws:\/\/HOST\[:PORT\], .* \(forwarders\.a\.url\)/],
+    ['forwarders:\n  a:\n    url: ws://h:99999', 3, /expected ws:\/\/HOST\[:PORT\]/],
+    ['forwarders:\n  a:\n    url: ws://h/path', 3, /expected ws:\/\/HOST\[:PORT\]/],
+    ['forwarders:\n  a:\n    local: f\n    token: x', 3, /expected nothing beside local \(forwarders\.a\)/],
+    [
+      'forwarders:\n  a:\n    url: ws://h\n    token: 17',
+      4,
+      /expected string, received number \(forwarders\.a\.token\)/,
+    ],
+    ['forwarders:\n  a:\n    url: ws://h\n    token: ""', 4, /expected a token \(forwarders\.a\.token\)/],
+    ['forwarders:\n  a:\n    url: ws://h\n    token: x\n    token_file: y', 3, /expected one of token and token_file/],
+    ['forwarders:\n  a:\n    url: ws://h\n    tls:\n      cert: x', 5, /expected cert and key together .*tls/],
+    ['forwarders:\n  a:\n    url: ws://h\n    tokenfile: x', 4, /unknown key tokenfile \(forwarders\.a\)/],
+    ['forwarders:\n  a: { url: ws://h }\n  a: { url: ws://i }', 3, /expected valid YAML \(Map keys must be unique\)/],
+  ];
+  for (const [text, line, what] of mistakes) {
+    const message = mistakeOf(() => loadControlConfig(`${t.testdir({ 'c.yaml': text })}/c.yaml`));
+    t.match(message, what);
+    t.equal(/c\.yaml:([0-9]+): /.exec(message)?.[1], String(line), message);
+  }
+});
+
+t.test('the short form names forwarders by URL', async (t) => {
+  t.same(parseSource('fwd1=ws://127.0.0.1:7440'), {
+    name: defaultControlName(),
+    forwarders: new Map([['fwd1', remote('ws://127.0.0.1:7440')]]),
+  });
+  const { forwarders } = loadSource('a=ws://[2001:db8::1]:1/,b=wss://h,c.d-e_f=ws+unix:/run/x=y.sock');
+  t.same(Object.fromEntries(forwarders), {
+    a: remote('ws://[2001:db8::1]:1'),
+    b: remote('wss://h'),
+    'c.d-e_f': remote('ws+unix:/run/x=y.sock'),
+  });
+});
+
+t.test('a mistake in the short form is told with the part that is wrong', async (t) => {
+  const mistakes: [text: string, what: RegExp][] = [
+    ['', /^"": expected NAME=URL$/],
+    ['fwd1', /^"fwd1": expected NAME=URL/],
+    ['=ws://h', /expected NAME=URL/],
+    ['.a=ws://h', /expected NAME=URL/],
+    ['a=ws://h,', /^"": expected NAME=URL/],
+    ['a=ws://h,b', /^"b": expected NAME=URL/],
+    ['a=http://h', /^"a=http:\/\/h": expected ws:\/\/HOST/],
+    ['a=', /expected ws:\/\/HOST/],
+    ['a=ws://[1.2.3]:1', /expected ws:\/\/HOST/],
+    ['a=ws://h,a=ws://i', /^"a=ws:\/\/i": expected every name once/],
+  ];
+  for (const [text, what] of mistakes)
+    t.match(
+      mistakeOf(() => parseSource(text)),
+      what,
+      text,
+    );
+});
+
+t.test('a source is the short form when it begins with a name and an equals sign', async (t) => {
+  for (const source of ['a=b', 'fwd1=ws://h,b=c']) t.equal(isShortForm(source), true, source);
+  for (const source of ['control.yaml', './a=b', '/etc/a=b.yaml', '=x', ''])
+    t.equal(isShortForm(source), false, source);
+});

@@ -1,0 +1,32 @@
+/**
+ * Serves the demo tree: `node fuse-server.js MOUNTPOINT [ro] [trace]`. Prints `ready` when it is mounted and `ended` when
+ * somebody else unmounted it; unmounts on SIGTERM and when its standard input ends, so that no mount outlives its test.
+ */
+import { silent } from '../../src/base/log.js';
+import { FuseServer } from '../../src/fusefs/server.js';
+import { demo } from './fuse-demo.js';
+
+const [mountPoint = '', ...words] = process.argv.slice(2);
+const { root } = demo();
+const server = new FuseServer({
+  root,
+  mountPoint,
+  source: 'demo',
+  options: { allowOther: true, readOnly: words.includes('ro'), uid: 0, gid: 0 },
+  log: { ...silent, error: (fields, message) => console.error(message, fields) },
+  ...(words.includes('trace') && { trace: (line: string) => console.log(line) }),
+});
+server.onEnd = () => {
+  console.log('ended');
+  process.exit(0);
+};
+const leave = (): void => {
+  void server.unmount().then(() => {
+    console.log('unmounted');
+    process.exit(0);
+  });
+};
+process.on('SIGTERM', leave);
+process.stdin.on('end', leave).resume();
+server.mount();
+console.log('ready');
