@@ -11,7 +11,8 @@ import { ANY_PROTOCOL, parseProtocolAddress } from '../packet/protocol-address.j
 import type { ProtocolAddress } from '../packet/protocol-address.js';
 import { deviceName, isDeviceName, loadYaml } from '../sys/config-file.js';
 import type { Permission } from './permission-table.js';
-import { kindOfControl, RIGHTS } from './permission-table.js';
+import { RIGHTS } from '../tunnel/messages.js';
+import { kindOfControl } from './permission-table.js';
 
 /** Where a forwarder listens. */
 export type ListenAddress =

@@ -12,14 +12,7 @@ import { BlockList, isIPv4, isIPv6 } from 'node:net';
 import { ANY_PROTOCOL, IPPROTO_ICMP, IPPROTO_ICMPV6 } from '../packet/protocol-address.js';
 import type { ProtocolAddress } from '../packet/protocol-address.js';
 import { IPV4_ADDRESS_BYTES } from '../packet/ip-address.js';
-
-/**
- * What a control device may do with an interface: `read` frames, `write` frames with the forwarder's own source
- * addresses, `inject` any frame (it does not include `write`), have a `vif`, have a `vip`, set a `route`.
- */
-export const RIGHTS = ['read', 'write', 'inject', 'vif', 'vip', 'route'] as const;
-
-export type Right = (typeof RIGHTS)[number];
+import type { Right } from '../tunnel/messages.js';
 
 /** A line of the table. */
 export interface Permission {

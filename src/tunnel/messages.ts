@@ -35,6 +35,10 @@ const u32 = (description: string, unit = '') => z.int().min(0).max(U32_MAX).meta
 const i32 = (description: string, unit = '') => z.int().min(-0x8000_0000).max(0x7fff_ffff).meta({ description, unit });
 const u53 = (description: string, unit = '') => z.int().min(0).meta({ description, unit });
 
+/**
+ * What a control device may do with an interface: `read` frames, `write` frames with the forwarder's own source
+ * addresses, `inject` any frame (it does not include `write`), have a `vif`, have a `vip`, set a `route`.
+ */
 export const RIGHTS = ['read', 'write', 'inject', 'vif', 'vip', 'route'] as const;
 export const SCOPES = ['in', 'out', 'both', 'promisc'] as const;
 

@@ -19,7 +19,7 @@ permissions:
   - { control: 10.0.0.0/24, interface: "*", rights: [read] }
 `;
 
-type Testdir = { testdir(files: Record<string, string>): string };
+type Testdir = { testdir: (files: Record<string, string>) => string };
 
 function load(t: Testdir, text: string): ForwarderConfig {
   return loadForwarderConfig(`${t.testdir({ 'f.yaml': text })}/f.yaml`);

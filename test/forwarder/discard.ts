@@ -33,7 +33,7 @@ interface Pair {
   readonly discard: Discard;
 }
 
-async function setUp(t: { teardown(undo: () => void): void }, listen: string[] = []): Promise<Pair> {
+async function setUp(t: { teardown: (undo: () => void) => void }, listen: string[] = []): Promise<Pair> {
   const host = new Netns('dh');
   const peer = new Netns('dp');
   t.teardown(() => peer.remove());
@@ -81,7 +81,12 @@ function connect(from: Netns, host: string, port: number): Promise<'open' | 'ref
 }
 
 /** A server that says hello, in a namespace; clients may reset it. */
-async function serve(t: { teardown(undo: () => void): void }, at: Netns, host: string, port: number): Promise<Server> {
+async function serve(
+  t: { teardown: (undo: () => void) => void },
+  at: Netns,
+  host: string,
+  port: number,
+): Promise<Server> {
   const server = createServer((socket) => void socket.on('error', () => undefined).end('hello'));
   await at.within(() => once(server.listen(port, host), 'listening'));
   t.teardown(() => void server.close());

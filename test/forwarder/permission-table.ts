@@ -1,12 +1,12 @@
 import t from 'tap';
 import type { Identity, Permission, Right } from '../../src/forwarder/permission-table.js';
+import { RIGHTS } from '../../src/tunnel/messages.js';
 import {
   allows,
   covers,
   kindOfControl,
   PERMISSION_COLUMNS,
   PermissionTable,
-  RIGHTS,
 } from '../../src/forwarder/permission-table.js';
 import { parseProtocolAddress } from '../../src/packet/protocol-address.js';
 import type { ProtocolAddress } from '../../src/packet/protocol-address.js';
@@ -225,4 +225,14 @@ t.test('rows show the lines as they were written, in their order', async (t) => 
     ['ctl1', 'eth0', 'read,write', 'udp:520,tcp:10.0.0.1:80'],
     ['10.0.0.0/24', '*', '', '*'],
   ]);
+});
+
+t.test('an IPv4 line matches a peer in every spelling of its address, an IPv6 line too', async (t) => {
+  const spellings: [control: string, peers: string[]][] = [
+    ['192.0.2.1', ['192.0.2.1', '::ffff:192.0.2.1', '::FFFF:192.0.2.1']],
+    ['2001:db8::1', ['2001:db8::1', '2001:DB8::1', '2001:db8:0:0:0:0:0:1', '2001:db8::0.0.0.1']],
+  ];
+  for (const [control, peers] of spellings) {
+    for (const peer of peers) t.equal(rights(table(`${control} * read`), identity('x', peer), 'eth0'), 'read', peer);
+  }
 });

@@ -23,9 +23,10 @@ export interface LabOptions {
   readonly permissions?: string;
   /** The value of eth0 under `interfaces`. */
   readonly eth0?: string;
+  /** Names of the control devices that have the token; default: ctl1. The first one is mounted by `start`. */
+  readonly controls?: readonly string[];
   readonly mountOptions?: string;
   readonly logLevel?: string;
-  /** Prefixed to the command of each daemon, e.g. to measure it. */
   readonly traceFuse?: boolean;
 }
 
@@ -96,22 +97,87 @@ export interface Result {
   readonly stderr: string;
 }
 
+/** A child with its output as bytes: what a test reads from the mount. Killed by `Lab.stop` if it still runs then. */
+export class Program {
+  readonly child: ChildProcess;
+  readonly ended: Promise<Result>;
+  stderr = '';
+  private chunks: Buffer[] = [];
+
+  /** @param input given as its stdin, which is empty otherwise */
+  constructor(words: readonly string[], input: Buffer | string = '') {
+    const [command = '', ...args] = words;
+    const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'pipe'] });
+    this.child = child;
+    child.stdout.on('data', (data: Buffer) => this.chunks.push(data));
+    child.stderr.on('data', (data: Buffer) => {
+      this.stderr += data.toString();
+    });
+    child.stdin.on('error', () => undefined);
+    child.stdin.end(input);
+    this.ended = new Promise((resolve) =>
+      child.once('close', (status, signal) => resolve({ status, signal, stdout: this.output, stderr: this.stderr })),
+    );
+  }
+
+  get pid(): number {
+    return this.child.pid ?? 0;
+  }
+
+  /** What it wrote so far. */
+  get output(): Buffer {
+    if (this.chunks.length > 1) this.chunks = [Buffer.concat(this.chunks)];
+    return this.chunks[0] ?? Buffer.alloc(0);
+  }
+
+  async untilOutput(condition: (output: Buffer) => boolean, timeoutMs = 10_000): Promise<void> {
+    await until(
+      () => condition(this.output),
+      timeoutMs,
+      () => `output is ${JSON.stringify(this.output.toString('latin1').slice(-2000))}, stderr ${this.stderr}`,
+    );
+  }
+
+  async untilStderr(pattern: RegExp, timeoutMs = 10_000): Promise<void> {
+    await until(
+      () => pattern.test(this.stderr),
+      timeoutMs,
+      () => `no ${String(pattern)} in ${JSON.stringify(this.stderr)}`,
+    );
+  }
+
+  /** Sends the signal and waits for the end. @returns how long that took, in ms */
+  async kill(signal: NodeJS.Signals = 'SIGTERM'): Promise<number> {
+    const start = performance.now();
+    this.child.kill(signal);
+    await this.ended;
+    return performance.now() - start;
+  }
+}
+
+/** Runs a program to its end. It is killed when it takes longer. */
+export async function run(words: readonly string[], input: Buffer | string = '', timeoutMs = 20_000): Promise<Result> {
+  const program = new Program(words, input);
+  const late = setTimeout(() => program.child.kill('SIGKILL'), timeoutMs);
+  const result = await program.ended;
+  clearTimeout(late);
+  return result;
+}
+
 /** Runs a shell line as a child, without blocking this process. */
 export function shell(line: string, timeoutMs = 20_000): Promise<Result> {
-  const child = spawn('/bin/bash', ['-c', line], { stdio: ['ignore', 'pipe', 'pipe'] });
-  const out: Buffer[] = [];
-  let stderr = '';
-  child.stdout.on('data', (data: Buffer) => out.push(data));
-  child.stderr.on('data', (data: Buffer) => {
-    stderr += data.toString();
-  });
-  const late = setTimeout(() => child.kill('SIGKILL'), timeoutMs);
-  return new Promise((resolve) =>
-    child.once('close', (status, signal) => {
-      clearTimeout(late);
-      resolve({ status, signal, stdout: Buffer.concat(out), stderr });
-    }),
-  );
+  return run(['/bin/bash', '-c', line], '', timeoutMs);
+}
+
+/** The rows of a table file, without the header line. */
+async function rowsOf(file: string): Promise<string[][]> {
+  const result = await run(['cat', file]);
+  if (result.status !== 0) throw new Error(result.stderr);
+  return result.stdout
+    .toString()
+    .split('\n')
+    .slice(1, -1)
+    .map((row) => row.split('\t'));
 }
 
 export class Lab {
@@ -123,7 +189,9 @@ export class Lab {
   forwarder: Daemon | null = null;
   control: Daemon | null = null;
   readonly token = 'a token of the tests';
-  private readonly options: LabOptions;
+  options: LabOptions;
+  private readonly programs: Program[] = [];
+  private readonly others: { control: Daemon; mountPoint: string }[] = [];
 
   private constructor(options: LabOptions) {
     this.options = options;
@@ -163,17 +231,25 @@ export class Lab {
     return join(this.folder, 'forwarder.yaml');
   }
 
+  private get controls(): readonly string[] {
+    return this.options.controls ?? ['ctl1'];
+  }
+
   async startForwarder(): Promise<void> {
     const digest = createHash('sha256').update(this.token).digest('hex');
+    const tokens = this.controls.map((name) => `${name}: "sha256:${digest}"`).join(', ');
+    const everything = this.controls.map(
+      (name) => `  - { control: ${name}, interface: eth0, rights: [read, write, inject], protocols: ["*"] }`,
+    );
     writeFileSync(
       this.config,
       `name: fwd1
 listen: ws://10.8.0.1:7440
-tokens: { ctl1: "sha256:${digest}" }
+tokens: { ${tokens} }
 interfaces:
   eth0: ${this.options.eth0 ?? '{ unmatched: host }'}
 permissions:
-${this.options.permissions ?? '  - { control: ctl1, interface: eth0, rights: [read, write, inject], protocols: ["*"] }'}
+${this.options.permissions ?? everything.join('\n')}
 `,
     );
     writeFileSync(join(this.folder, 'token'), `${this.token}\n`);
@@ -192,8 +268,23 @@ ${this.options.permissions ?? '  - { control: ctl1, interface: eth0, rights: [re
   }
 
   async startControl(): Promise<void> {
+    this.control = this.mount(this.controls[0] ?? '', this.mountPoint);
+    await this.control.until(/"mounted"/);
+  }
+
+  /** One more control device, with a mount of its own. @returns its mount point */
+  async addControl(name: string): Promise<string> {
+    const mountPoint = join(this.folder, name);
+    mkdirSync(mountPoint);
+    const control = this.mount(name, mountPoint);
+    this.others.push({ control, mountPoint });
+    await control.until(/"mounted"/);
+    return mountPoint;
+  }
+
+  private mount(name: string, mountPoint: string): Daemon {
     const extra = this.options.mountOptions === undefined ? '' : `,${this.options.mountOptions}`;
-    this.control = new Daemon([
+    return new Daemon([
       ...this.ctl.prefix,
       process.execPath,
       FWDFS,
@@ -201,40 +292,68 @@ ${this.options.permissions ?? '  - { control: ctl1, interface: eth0, rights: [re
       '-f',
       ...(this.options.traceFuse === true ? ['--trace-fuse'] : []),
       '-o',
-      `name=ctl1,token_file=${join(this.folder, 'token')}${extra}`,
+      `name=${name},token_file=${join(this.folder, 'token')}${extra}`,
       '--log-level',
       this.options.logLevel ?? 'info',
       'fwd1=ws://10.8.0.1:7440',
-      this.mountPoint,
+      mountPoint,
     ]);
-    await this.control.until(/"mounted"/);
+  }
+
+  /** Starts a program that ends with the lab at the latest. */
+  program(words: readonly string[], input: Buffer | string = ''): Program {
+    const program = new Program(words, input);
+    this.programs.push(program);
+    return program;
+  }
+
+  /** A reader of a name below the forwarder's directory, when open() has returned. */
+  async reader(name: string, mountPoint = this.mountPoint): Promise<Program> {
+    const file = join(mountPoint, 'fwd1', name);
+    const cat = this.program(['/bin/bash', '-c', 'exec 3<"$1" && echo open >&2 && exec cat <&3', '-', file]);
+    await cat.untilStderr(/open\n/);
+    return cat;
   }
 
   /** The rows of a table of the forwarder, without the header line. */
-  async table(name: string): Promise<string[][]> {
-    const result = await shell(`cat ${this.file('.tables')}/${name}`);
-    if (result.status !== 0) throw new Error(result.stderr);
-    return result.stdout
-      .toString()
-      .trimEnd()
-      .split('\n')
-      .slice(1)
-      .map((row) => row.split('\t'));
+  table(name: string, mountPoint = this.mountPoint): Promise<string[][]> {
+    return rowsOf(join(mountPoint, 'fwd1', '.tables', name));
+  }
+
+  /** The rows of a table of the control device, without the header line. */
+  ownTable(name: string): Promise<string[][]> {
+    return rowsOf(join(this.mountPoint, '.tables', name));
+  }
+
+  /** `.state` of the forwarder. */
+  async state(): Promise<Map<string, string>> {
+    const { stdout } = await run(['cat', this.file('.state')]);
+    const rows = stdout.toString().trimEnd().split('\n');
+    return new Map(
+      rows.map((row) => {
+        const [key = '', value = ''] = row.split('\t');
+        return [key, value];
+      }),
+    );
   }
 
   async counter(name: string, interfaceName = 'eth0'): Promise<number> {
-    const result = await shell(`cat ${this.file('.if')}/${interfaceName}/statistics/${name}`);
+    const result = await run(['cat', `${this.file('.if')}/${interfaceName}/statistics/${name}`]);
     if (result.status !== 0) throw new Error(result.stderr);
     return Number(result.stdout.toString());
   }
 
   async stop(): Promise<void> {
+    for (const program of this.programs) program.child.kill('SIGKILL');
     await this.control?.end();
+    for (const { control } of this.others) await control.end();
     await this.forwarder?.end();
-    try {
-      execFileSync('umount', ['-l', this.mountPoint], { stdio: 'pipe' });
-    } catch {
-      // It is unmounted already.
+    for (const mountPoint of [this.mountPoint, ...this.others.map((other) => other.mountPoint)]) {
+      try {
+        execFileSync('umount', ['-l', mountPoint], { stdio: 'pipe' });
+      } catch {
+        // It is unmounted already.
+      }
     }
     for (const ns of [this.node, this.fwd, this.ctl]) ns.remove();
     rmSync(this.folder, { recursive: true, force: true });

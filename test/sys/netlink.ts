@@ -22,7 +22,7 @@ import { Netns, withoutRoot } from '../support/netns.js';
 const E = constants.errno;
 
 /** A namespace with lo up, and a socket for requests in it. */
-async function setUp(t: { teardown(undo: () => void): void }): Promise<{ netns: Netns; netlink: Netlink }> {
+async function setUp(t: { teardown: (undo: () => void) => void }): Promise<{ netns: Netns; netlink: Netlink }> {
   const netns = new Netns('nl');
   t.teardown(() => netns.remove());
   netns.run('ip link set lo up');

@@ -4,7 +4,10 @@ import { applyRuleset, deleteTable, dropTable, listTables } from '../../src/sys/
 import { Netns, withoutRoot } from '../support/netns.js';
 
 /** Runs the body with the process in a namespace of its own. */
-async function inside(t: { teardown(undo: () => void): void }, body: (netns: Netns) => Promise<void>): Promise<void> {
+async function inside(
+  t: { teardown: (undo: () => void) => void },
+  body: (netns: Netns) => Promise<void>,
+): Promise<void> {
   const netns = new Netns('nft');
   t.teardown(() => netns.remove());
   await netns.within(() => body(netns));

@@ -106,3 +106,55 @@ t.test('a message is printed in one line', async (t) => {
   t.equal(printMessage({ type: 99, flags: NLM_F.ACK, sequence: 1, body: Buffer.alloc(3) }), 'type 99 flags=0x4');
   t.match(printMessage({ ...message, body: Buffer.alloc(3) }), /^NEWLINK flags=0x2$/);
 });
+
+t.test('what is encoded is decoded again, at any offset and with values at their bounds', async (t) => {
+  const bounds = { family: 0xff, padding: 0xff, type: 0xffff, index: -0x8000_0000, flags: 0xffff_ffff, change: 1 };
+  const junk = Buffer.alloc(64, 0xa5);
+  for (const offset of [0, 1, 7, 48]) {
+    encode(IFINFOMSG, bounds).copy(junk, offset);
+    t.same(decode(IFINFOMSG, junk, offset), bounds);
+  }
+  t.equal(decode(IFINFOMSG, junk, 49), null);
+  t.same(decode(RTMSG, encode(RTMSG, { table: 254, type: 1, flags: 7 })), {
+    family: 0,
+    destinationLength: 0,
+    sourceLength: 0,
+    tos: 0,
+    table: 254,
+    protocol: 0,
+    scope: 0,
+    type: 1,
+    flags: 7,
+  });
+});
+
+t.test('attributes are padded to four bytes, and their length is without the padding', async (t) => {
+  const golden: [value: string, bytes: string][] = [
+    ['', '04000900'],
+    ['aa', '05000900aa000000'],
+    ['aabbcc', '07000900aabbcc00'],
+    ['aabbccdd', '08000900aabbccdd'],
+    ['aabbccddee', '09000900aabbccddee000000'],
+  ];
+  for (const [value, bytes] of golden) {
+    const encoded = attribute(9, Buffer.from(value, 'hex'));
+    t.equal(encoded.toString('hex'), bytes);
+    t.equal(
+      attributes(Buffer.concat([encoded, encoded]), 0)
+        .get(9)
+        ?.toString('hex'),
+      value,
+    );
+  }
+});
+
+t.test('a string ends at its zero, or with its bytes', async (t) => {
+  for (const [bytes, text] of [
+    ['61620063', 'ab'],
+    ['6162', 'ab'],
+    ['00', ''],
+    ['', ''],
+  ] as const) {
+    t.equal(cString(Buffer.from(bytes, 'hex')), text);
+  }
+});

@@ -1,0 +1,13 @@
+/** `npm run bench -- NAME [PART…]`: runs one benchmark. */
+import { benchFile } from './file.js';
+
+const BENCHES: Readonly<Record<string, (parts: readonly string[]) => Promise<void>>> = { file: benchFile };
+
+const [name = '', ...parts] = process.argv.slice(2);
+const bench = Object.hasOwn(BENCHES, name) ? BENCHES[name] : undefined;
+if (bench === undefined) {
+  process.stderr.write(`usage: npm run bench -- ${Object.keys(BENCHES).join('|')} [PART…]\n`);
+  process.exitCode = 2;
+} else {
+  await bench(parts);
+}

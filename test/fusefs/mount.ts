@@ -1,0 +1,267 @@
+import t from 'tap';
+import { connectionOf } from '../../src/fusefs/mount.js';
+import { TEXT } from '../support/fuse-demo.js';
+import { DemoMount, rootOnly, until } from '../support/fuse-mount.js';
+
+t.test('the connection of a mount point is found without touching the mount', async (t) => {
+  const mountinfo = [
+    '22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/root rw',
+    '40 22 0:39 / /tmp/a\\040b rw,nosuid,nodev - fuse.fwdfs demo rw',
+    '41 40 0:40 / /tmp/a\\040b rw,nosuid,nodev - fuse.fwdfs demo rw',
+    '42 22 0:41 / /tmp/a\\040bc rw - fuse.fwdfs demo rw',
+    '',
+  ].join('\n');
+  t.equal(connectionOf('/tmp/a b', mountinfo), 40, 'the mount on top');
+  t.equal(connectionOf('/tmp/a b/', mountinfo), 40);
+  t.equal(connectionOf('/', mountinfo), 0);
+  t.equal(connectionOf('/tmp', mountinfo), undefined);
+});
+
+t.test('a mounted tree', rootOnly, async (t) => {
+  const mount = await DemoMount.start();
+  t.teardown(() => mount.close());
+
+  await t.test('ls, find, stat and df show it', async (t) => {
+    const ls = await mount.sh('ls -la $M');
+    t.equal(ls.stderr, '');
+    t.match(ls.stdout, /^-rw-rw-rw- +1 root +root +0 .* echo$/m);
+    t.match(ls.stdout, /^-r--r--r-- .* text$/m);
+    t.match(ls.stdout, /^drwxr-xr-x .* dir$/m);
+    const find = await mount.sh('cd $M && find . -name text | sort');
+    t.equal(find.stdout, './dir/text\n./text\n');
+    const stat = await mount.sh(
+      'stat -c "%a %s %h %F %o" $M/echo; test $(stat -c %i $M/echo) = $(stat -c %i $M/echo) && echo same',
+    );
+    t.equal(stat.stdout, '666 0 1 regular empty file 131072\nsame\n');
+    const df = await mount.sh('df $M');
+    t.match(df.stdout, /^demo +0 +0 +0 +- /m);
+    const table = await mount.sh('grep " $M " /proc/mounts');
+    t.match(table.stdout, /^demo \S+ fuse\.fwdfs rw,nosuid,nodev,.*default_permissions,allow_other,max_read=1048576/);
+  });
+
+  await t.test('a text file reads the same in every way', async (t) => {
+    t.equal((await mount.sh('cat $M/text')).stdout, TEXT);
+    t.equal((await mount.sh('dd if=$M/text bs=1 status=none')).stdout, TEXT);
+    t.equal((await mount.sh('dd if=$M/dir/text bs=333 status=none')).stdout, TEXT);
+    t.equal((await mount.sh('tail -n 2 $M/text')).stdout, 'line 298\nline 299\n');
+    t.equal((await mount.sh('{ read a; read b; echo "$b $a"; } < $M/text')).stdout, 'line 1 line 0\n');
+    t.equal((await mount.sh('wc -l < $M/text; md5sum < $M/text')).stdout.split('\n')[0], '300');
+    const seek = await mount.python(
+      'f = open(M + "/text", "rb"); f.seek(5); print(f.read(3), os.pread(f.fileno(), 6, 7))',
+    );
+    t.equal(seek.stdout, "b'0\\nl' b'line 1'\n");
+  });
+
+  await t.test('a stream is read as it comes', async (t) => {
+    t.match((await mount.sh('head -n 3 $M/ticks')).stdout, /^(tick \d+\n){3}$/);
+    const line = await mount.sh('read -r a < $M/ticks; echo "$a"');
+    t.match(line.stdout, /^tick \d+\n$/);
+    const cat = await mount.sh('timeout -s INT 0.3 cat $M/ticks | wc -l');
+    t.ok(Number(cat.stdout) > 10, `${cat.stdout.trim()} lines`);
+  });
+
+  await t.test('what one opener wrote, it reads', async (t) => {
+    const shell = await mount.sh('exec 3<>$M/echo; echo hello >&3; read -r a <&3; echo "got $a"');
+    t.equal(shell.stdout, 'got hello\n');
+  });
+
+  await t.test('a read that blocks does not block a write on the same descriptor', async (t) => {
+    const both = await mount.python(`
+f = os.open(M + "/echo", os.O_RDWR)
+got = []
+reader = threading.Thread(target=lambda: got.append(os.read(f, 100)))
+reader.start()
+while open(f"/proc/self/task/{reader.native_id}/wchan").read() != "request_wait_answer": pass
+os.write(f, b"hello")
+reader.join()
+print(got)`);
+    t.equal(both.stdout, "[b'hello']\n");
+  });
+
+  await t.test('reads and writes of 1 MiB are one request each', async (t) => {
+    const dd = await mount.sh(
+      'dd if=$M/bulk of=/dev/null bs=1M count=4 && dd if=/dev/zero of=$M/bulk bs=1M count=4 conv=notrunc; cat $M/stats',
+    );
+    t.match(dd.stdout, /"largestRead":1048576,"largestWrite":1048576/);
+    t.match(dd.stderr, /^4\+0 records in\n4\+0 records out/);
+    const small = await mount.sh('dd if=$M/packet of=/dev/null bs=64k count=100');
+    t.match(small.stderr, /^0\+100 records in/, 'a short read ends the read');
+  });
+
+  await t.test('O_NONBLOCK gives EAGAIN, also when it is set later', async (t) => {
+    const program = await mount.python(`
+def code(call, *arguments):
+    try: return call(*arguments)
+    except OSError as error: return errno.errorcode[error.errno]
+f = os.open(M + "/echo", os.O_RDWR | os.O_NONBLOCK)
+print(code(os.read, f, 10), code(os.write, f, b"abc"), code(os.read, f, 10))
+held = os.open(M + "/held", os.O_WRONLY)
+fcntl.fcntl(held, fcntl.F_SETFL, os.O_NONBLOCK)
+print(code(os.write, held, b"x"))`);
+    t.equal(program.stdout, "EAGAIN 3 b'abc'\nEAGAIN\n");
+    const dd = await mount.sh('dd if=$M/quiet iflag=nonblock count=1 status=none of=/dev/null');
+    t.match(dd.stderr, /Resource temporarily unavailable/);
+  });
+
+  await t.test('poll, select and epoll wake when something comes, and time out otherwise', async (t) => {
+    const program = await mount.python(`
+f = os.open(M + "/echo", os.O_RDWR)
+p = select.poll(); p.register(f, select.POLLIN)
+level = select.epoll(); level.register(f, select.EPOLLIN)
+edge = select.epoll(); edge.register(f, select.EPOLLIN | select.EPOLLET)
+print(p.poll(20), select.select([f], [f], [], 0.02)[0], level.poll(0.02), edge.poll(0.02))
+ways = {
+  "poll": lambda: bool(p.poll(3000)),
+  "select": lambda: bool(select.select([f], [], [], 3)[0]),
+  "epoll": lambda: bool(level.poll(3)),
+  "edge": lambda: bool(edge.poll(3)),
+}
+for name, wait in ways.items():
+    edge.poll(0)
+    threading.Timer(0.05, lambda: os.write(f, b"hello")).start()
+    start = time.monotonic()
+    ready = wait()
+    taken = time.monotonic() - start
+    print(name, ready, 0.03 < taken < 1, os.read(f, 100))
+print(bool(select.select([], [f], [], 0)[1]), p.poll(0))`);
+    t.equal(program.stderr, '');
+    t.equal(
+      program.stdout,
+      `[] [] [] []\n${['poll', 'select', 'epoll', 'edge'].map((way) => `${way} True True b'hello'\n`).join('')}True []\n`,
+    );
+  });
+
+  await t.test('a signal ends a blocked read at once', async (t) => {
+    const interrupted = await mount.sh('timeout -s INT 0.2 cat $M/quiet');
+    t.equal(interrupted.code, 124);
+    t.ok(interrupted.ms < 1500, `${interrupted.ms} ms`);
+    for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
+      const cat = mount.start('cat', [`${mount.directory}/quiet`]);
+      await cat.blocked();
+      const start = Date.now();
+      cat.kill(signal);
+      t.equal((await cat.outcome).signal, signal);
+      t.ok(Date.now() - start < 500, `${signal} took ${Date.now() - start} ms`);
+    }
+  });
+
+  await t.test('a signal ends an open, a write and a close that wait', async (t) => {
+    const scripts = ['cat $M/slow-open', 'echo x > $M/held', 'echo x > $M/slow-close'];
+    for (const script of scripts) {
+      const shell = mount.start('bash', ['-c', script.startsWith('cat') ? `exec ${script}` : script]);
+      await shell.blocked();
+      shell.kill('SIGKILL');
+      t.equal((await shell.outcome).signal, 'SIGKILL', script);
+    }
+  });
+
+  await t.test('a handled signal shows as EINTR', async (t) => {
+    const program = await mount.python(`
+import signal
+def stop(*_): raise InterruptedError
+signal.signal(signal.SIGALRM, stop)
+signal.setitimer(signal.ITIMER_REAL, 0.1)
+f = os.open(M + "/quiet", os.O_RDONLY)
+try: os.read(f, 1)
+except InterruptedError: print("interrupted")`);
+    t.equal(program.stdout, 'interrupted\n');
+  });
+
+  await t.test('a held write of one opener holds up nobody else', async (t) => {
+    const writer = mount.startPython('print(os.write(os.open(M + "/held", os.O_WRONLY), b"one"))');
+    await writer.blocked();
+    const others = await mount.python(`
+start = time.monotonic()
+f = os.open(M + "/held", os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK)
+try: os.write(f, b"two")
+except BlockingIOError: print("EAGAIN")
+os.utime(M + "/held"); os.truncate(M + "/held", 0); os.stat(M + "/held"); os.close(f)
+print(time.monotonic() - start < 1)`);
+    t.equal(others.stdout, 'EAGAIN\nTrue\n');
+    t.equal((await mount.sh('echo let go > $M/ctl')).code, 0);
+    t.equal((await writer.outcome).stdout, '3\n');
+  });
+
+  await t.test('commands succeed or fail with their own errno', async (t) => {
+    const good = await mount.sh('printf "one\\ntwo\\n" > $M/ctl && printf three > $M/ctl && cat $M/stats');
+    t.match(good.stdout, /"one","two","three"/);
+    const bad = await mount.sh('echo fail > $M/ctl');
+    t.equal(bad.code, 1);
+    t.match(bad.stderr, /File exists/);
+  });
+
+  await t.test('names can not be changed, and the errno says so', async (t) => {
+    const program = await mount.python(`
+def code(call, *arguments):
+    try: call(*arguments); return "ok"
+    except OSError as error: return errno.errorcode[error.errno]
+print(*[
+  code(os.mkdir, M + "/new"), code(os.rmdir, M + "/dir"), code(os.unlink, M + "/echo"), code(os.rename, M + "/echo", M + "/new"),
+  code(os.symlink, "x", M + "/new"), code(os.link, M + "/echo", M + "/new"), code(os.mkfifo, M + "/new"), code(open, M + "/new", "w"),
+])
+print(*[
+  code(open, M + "/new"), code(os.chmod, M + "/text", 0o600), code(os.chown, M + "/text", 1, 1), code(os.utime, M + "/text"),
+  code(open, M + "/text", "w"), code(os.getxattr, M + "/text", "user.x"), code(os.listdir, M + "/text"), code(os.listdir, M),
+])
+f = os.open(M + "/echo", os.O_RDWR)
+print(*[code(os.lseek, f, 0, 0), code(os.pread, f, 1, 0), code(os.ftruncate, f, 0), code(os.fsync, f), os.isatty(f)])`);
+    t.equal(program.stderr, '');
+    t.same(program.stdout.split('\n'), [
+      'EPERM EPERM EPERM EPERM EPERM EPERM EPERM EPERM',
+      'ENOENT EPERM EPERM ok EACCES EOPNOTSUPP ENOTDIR ok',
+      'ESPIPE ESPIPE ok ok False',
+      '',
+    ]);
+    t.equal((await mount.sh('touch $M/echo && : > $M/echo && : >> $M/echo')).code, 0);
+  });
+
+  await t.test('mode bits hold for those who are not root', async (t) => {
+    const program = await mount.python(`
+os.chmod(os.path.dirname(M), os.stat(os.path.dirname(M)).st_mode)
+os.setuid(65534)
+try: open(M + "/ctl", "w")
+except OSError as error: print(errno.errorcode[error.errno])
+print(len(open(M + "/text").read()))`);
+    t.equal(program.stdout, `EACCES\n${TEXT.length}\n`);
+  });
+
+  await t.test('400 blocked readers wait, hold up nobody and die at once', async (t) => {
+    const readers = mount.startPython(`
+threading.stack_size(65536)
+def read(): os.read(os.open(M + "/quiet", os.O_RDONLY), 1)
+threads = [threading.Thread(target=read, daemon=True) for _ in range(400)]
+for thread in threads: thread.start()
+for thread in threads:
+    while open(f"/proc/self/task/{thread.native_id}/wchan").read() != "request_wait_answer": pass
+print("blocked", flush=True)
+time.sleep(60)`);
+    let blocked = '';
+    readers.child.stdout?.on('data', (text: string) => (blocked += text));
+    await until(() => blocked.includes('blocked'));
+    const stat = await mount.python(
+      'start = time.monotonic(); os.stat(M + "/echo"); print(time.monotonic() - start < 0.2)',
+    );
+    t.equal(stat.stdout, 'True\n');
+    const start = Date.now();
+    readers.kill('SIGKILL');
+    await readers.outcome;
+    t.ok(Date.now() - start < 2000, `${Date.now() - start} ms`);
+  });
+
+  await t.test('every file that was opened was released', async (t) => {
+    const stats = async (): Promise<{ opens: number; releases: number }> =>
+      JSON.parse((await mount.sh('cat $M/stats')).stdout) as { opens: number; releases: number };
+    let { opens, releases } = await stats();
+    for (let tries = 0; opens !== releases && tries < 50; tries++) ({ opens, releases } = await stats());
+    t.equal(releases, opens);
+    t.ok(opens > 400);
+  });
+});
+
+t.test('a read-only mount refuses whatever writes', rootOnly, async (t) => {
+  const mount = await DemoMount.start('ro');
+  t.teardown(() => mount.close());
+  const outcome = await mount.sh('cat $M/dir/text | wc -c; echo x > $M/echo; mkdir $M/x; touch $M/text; rm $M/text');
+  t.equal(outcome.stdout, `${TEXT.length}\n`);
+  t.equal(outcome.stderr.match(/Read-only file system/g)?.length, 4);
+});

@@ -1,0 +1,132 @@
+/**
+ * The demo tree, mounted by a server in a process of its own. Tests reach the mount only from further processes: whoever
+ * waits in a file system call can't run its own timeouts.
+ */
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmdirSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const SERVER = fileURLToPath(new URL('./fuse-server.js', import.meta.url));
+/** Nothing in these tests takes longer; whoever does is killed. */
+const PATIENCE_MS = 8000;
+
+/** Options of a test that mounts. */
+export const rootOnly = process.getuid?.() === 0 ? {} : { skip: 'needs root' };
+
+export interface Outcome {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+  readonly stdout: string;
+  readonly stderr: string;
+  readonly ms: number;
+}
+
+/** A process that was started, with its group. */
+export class Running {
+  readonly child: ChildProcess;
+  readonly outcome: Promise<Outcome>;
+
+  constructor(command: string, args: readonly string[], env: NodeJS.ProcessEnv = {}) {
+    const start = process.hrtime.bigint();
+    this.child = spawn(command, args, {
+      detached: true,
+      env: { ...process.env, ...env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    let stdout = '';
+    let stderr = '';
+    this.child.stdout?.setEncoding('latin1').on('data', (text: string) => (stdout += text));
+    this.child.stderr?.setEncoding('latin1').on('data', (text: string) => (stderr += text));
+    const timer = setTimeout(() => this.kill('SIGKILL'), PATIENCE_MS);
+    this.outcome = once(this.child, 'close').then(([code, signal]: [number | null, NodeJS.Signals | null]) => {
+      clearTimeout(timer);
+      return { code, signal, stdout, stderr, ms: Number(process.hrtime.bigint() - start) / 1e6 };
+    });
+  }
+
+  get pid(): number {
+    return this.child.pid ?? 0;
+  }
+
+  /** To the process and its children. */
+  kill(signal: NodeJS.Signals): void {
+    if (this.child.exitCode === null && this.child.signalCode === null) process.kill(-this.pid, signal);
+  }
+
+  /** Resolves when the process waits for an answer of the server. */
+  blocked(): Promise<void> {
+    return until(() => readFileSync(`/proc/${this.pid}/wchan`, 'latin1') === 'request_wait_answer');
+  }
+}
+
+/** Resolves when `condition` holds; rejects when it takes too long. */
+export async function until(condition: () => boolean): Promise<void> {
+  const end = Date.now() + PATIENCE_MS;
+  while (!condition()) {
+    if (Date.now() > end) throw new Error(`never came true: ${String(condition)}`);
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+}
+
+export class DemoMount {
+  readonly directory = mkdtempSync(join(tmpdir(), `fwdfs-${process.pid}-`));
+  readonly server: ChildProcess;
+  /** What the server printed. */
+  output = '';
+  private readonly exited: Promise<unknown>;
+
+  private constructor(words: readonly string[]) {
+    this.server = spawn(process.execPath, [SERVER, this.directory, ...words], { stdio: ['pipe', 'pipe', 'inherit'] });
+    this.server.stdout?.setEncoding('utf8').on('data', (text: string) => (this.output += text));
+    this.exited = once(this.server, 'exit');
+  }
+
+  static async start(...words: string[]): Promise<DemoMount> {
+    const mount = new DemoMount(words);
+    await until(() => mount.output.includes('ready') || mount.server.exitCode !== null);
+    return mount;
+  }
+
+  /** Runs a shell script with the mount point as `$M`. */
+  sh(script: string): Promise<Outcome> {
+    return this.start('bash', ['-c', script]).outcome;
+  }
+
+  /** Runs a Python program with `M`, `os`, `errno`, `select`, `time`, `threading` and `fcntl` at hand. */
+  python(program: string): Promise<Outcome> {
+    return this.startPython(program).outcome;
+  }
+
+  startPython(program: string): Running {
+    const head = 'import os, sys, errno, select, time, threading, fcntl\nM = os.environ["M"]\n';
+    return this.start('python3', ['-c', head + program]);
+  }
+
+  start(command: string, args: readonly string[]): Running {
+    return new Running(command, args, { M: this.directory });
+  }
+
+  get isMounted(): boolean {
+    return readFileSync('/proc/self/mountinfo', 'latin1').includes(` ${this.directory} `);
+  }
+
+  /** The server's end, asked for or not. */
+  async ended(): Promise<void> {
+    await this.exited;
+  }
+
+  /** Ends the server and whatever it left; for teardown. */
+  async close(): Promise<void> {
+    if (this.server.exitCode === null && this.server.signalCode === null) {
+      this.server.kill('SIGTERM');
+      const timer = setTimeout(() => this.server.kill('SIGKILL'), PATIENCE_MS);
+      await this.exited;
+      clearTimeout(timer);
+    }
+    if (this.isMounted) spawnSync('umount', ['-l', this.directory]);
+    rmdirSync(this.directory);
+  }
+}
