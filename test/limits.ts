@@ -61,7 +61,7 @@ t.test('every constant that is called a limit is in LIMITS.md', async (t) => {
 });
 
 t.test('every limit says its unit, why it is there and what happens beyond it', async (t) => {
-  for (const [name, , unit = '', ...rest] of [
+  for (const [name = '', , unit = '', ...rest] of [
     ...tableRows(document, 'limit'),
     ...tableRows(document, 'limit of a file'),
   ]) {

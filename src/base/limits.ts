@@ -56,6 +56,8 @@ export const MAX_DOWN_TUNNELS_PER_CONTROL = 16_384;
 export const MAX_SESSIONS = 256;
 /** The coarse filter in the kernel follows a change of the rules within this time. */
 export const COARSE_FILTER_DELAY_MS = 5;
+/** A change of an interface's attributes is told within this time. */
+export const ATTRIBUTE_DELAY_MS = 50;
 /** Protocol addresses above which the coarse filter passes everything. */
 export const COARSE_FILTER_MAX_ADDRESSES = 64;
 /** Datagrams whose fragments are followed at one interface. */

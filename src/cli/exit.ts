@@ -1,24 +1,41 @@
 /**
  * How a command ends: exit status 0, 1 (failed) or 2 (usage), an error as one line on stderr that says what to do.
  */
-import { describe } from '../base/errors.js';
+import { describe, FwdfsError } from '../base/errors.js';
 
 export const EXIT_FAILED = 1;
 export const EXIT_USAGE = 2;
 
-/** Runs a command's action; what it throws becomes one line and exit status 1. */
+/** The command line asks for something that no mount and no host could give: exit status 2. */
+export class UsageError extends Error {}
+
+/** The exit status that an error stands for. */
+export function exitStatusOf(error: unknown): number {
+  const isUsage = error instanceof UsageError || (error instanceof FwdfsError && error.code === 'bad-option');
+  return isUsage ? EXIT_USAGE : EXIT_FAILED;
+}
+
+/** The one line of an error, with its newline. */
+export function errorLine(error: unknown): string {
+  return `fwdfs: ${describe(error).replaceAll(/\s*\n\s*/g, '; ')}\n`;
+}
+
+/** Runs a command's action; what it throws becomes one line and an exit status. */
 export function action<A extends unknown[]>(run: (...args: A) => Promise<void> | void): (...args: A) => Promise<void> {
   return async (...args) => {
     try {
       await run(...args);
     } catch (error) {
-      process.stderr.write(`fwdfs: ${describe(error)}\n`);
-      process.exitCode = EXIT_FAILED;
+      process.stderr.write(errorLine(error));
+      process.exitCode = exitStatusOf(error);
     }
   };
 }
 
-/** Calls `stop` at the first SIGINT or SIGTERM; a second one ends the process as if nothing was there to catch it. */
+/** SIGHUP is that of a terminal which closes. */
+export const STOP_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+
+/** Calls `stop` at the first signal to stop; a second one ends the process as if nothing was there to catch it. */
 export function onStopSignal(stop: (signal: NodeJS.Signals) => void): void {
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, stop);
+  for (const signal of STOP_SIGNALS) process.once(signal, stop);
 }

@@ -10,7 +10,12 @@
  */
 import { Counters } from '../base/counters.js';
 import { describe, FwdfsError } from '../base/errors.js';
-import { DOWN_WINDOW_BYTES, MAX_DOWN_TUNNELS_PER_CONTROL, MAX_RULES_PER_CONTROL } from '../base/limits.js';
+import {
+  ATTRIBUTE_DELAY_MS,
+  DOWN_WINDOW_BYTES,
+  MAX_DOWN_TUNNELS_PER_CONTROL,
+  MAX_RULES_PER_CONTROL,
+} from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import { parseProtocolAddress, type ProtocolAddress } from '../packet/protocol-address.js';
 import { type Link, LinkMonitor } from '../sys/links.js';
@@ -45,6 +50,8 @@ export class Forwarder implements SessionHandler {
   private readonly links: LinkMonitor;
   private readonly server: TunnelServer;
   private readonly discard: Discard;
+  private readonly changed = new Set<string>();
+  private attributeTimer: NodeJS.Timeout | null = null;
 
   constructor(config: ForwarderConfig, log: Logger) {
     this.config = config;
@@ -88,6 +95,7 @@ export class Forwarder implements SessionHandler {
   async stop(): Promise<void> {
     await this.server.close();
     this.links.close();
+    if (this.attributeTimer !== null) clearTimeout(this.attributeTimer);
     for (const entry of this.interfaces.values()) entry.gone();
     await this.discard.remove();
   }
@@ -113,9 +121,19 @@ export class Forwarder implements SessionHandler {
       for (const session of this.peers.keys()) this.sendInterfaces(session);
       this.applyDiscard().catch((error: unknown) => this.log.error({ error: describe(error) }, 'discarding not set'));
     } else if (now !== null) {
-      for (const session of this.peers.keys()) this.sendAttributes(session, link.name);
+      this.changed.add(link.name);
+      this.attributeTimer ??= setTimeout(this.sendChanges, ATTRIBUTE_DELAY_MS);
     }
   }
+
+  /** Gathered, since every rule that comes or goes may change the interface's own flags and back. */
+  private readonly sendChanges = (): void => {
+    this.attributeTimer = null;
+    for (const name of this.changed) {
+      for (const session of this.peers.keys()) this.sendAttributes(session, name);
+    }
+    this.changed.clear();
+  };
 
   private async applyDiscard(): Promise<void> {
     const interfaces: DiscardInterface[] = [];

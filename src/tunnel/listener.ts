@@ -51,7 +51,7 @@ export interface Opened {
   readonly peer: Peer;
   readonly socket: MessageSocket;
   /** Stops the clock of HELLO_TIMEOUT_MS. */
-  accepted(): void;
+  readonly accepted: () => void;
 }
 
 /** What the paths of requests are relative to. */

@@ -1,6 +1,6 @@
 import t from 'tap';
-import type { Identity, Permission, Right } from '../../src/forwarder/permission-table.js';
-import { RIGHTS } from '../../src/tunnel/messages.js';
+import type { Identity, Permission } from '../../src/forwarder/permission-table.js';
+import { RIGHTS, type Right } from '../../src/tunnel/messages.js';
 import {
   allows,
   covers,

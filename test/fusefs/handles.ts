@@ -3,112 +3,14 @@ import t from 'tap';
 import { FwdfsError } from '../../src/base/errors.js';
 import { FUSE_DRAIN_COUNT } from '../../src/base/limits.js';
 import { silent } from '../../src/base/log.js';
-import { type Answers, HandleTable } from '../../src/fusefs/handles.js';
-import type { FileNode, OpenFile, OpenRequest, SyncReason } from '../../src/fusefs/tree.js';
+import { HandleTable } from '../../src/fusefs/handles.js';
+import type { OpenFile } from '../../src/fusefs/tree.js';
 import { POLL } from '../../src/sys/libc.js';
 import { streamFile } from '../support/fuse-demo.js';
 import { turn } from '../support/fuse-device.js';
+import { Puppet, scene, Told, write } from '../support/fuse-puppet.js';
 
 const { EAGAIN, EBADF, EINTR, EIO, EEXIST, ENODEV } = constants.errno;
-
-/** Says what it was told, as lines: `read 4 3 abc`. */
-class Told implements Answers {
-  readonly out = Buffer.alloc(80);
-  readonly outStart = 16;
-  readonly lines: string[] = [];
-  gone = false;
-  fh = 0;
-
-  opened(id: number, fh: number): boolean {
-    this.fh = fh;
-    this.lines.push(`opened ${id}`);
-    return !this.gone;
-  }
-
-  read(id: number, result: number): void {
-    this.lines.push(`read ${id} ${result}${result > 0 ? ` ${this.out.toString('latin1', 16, 16 + result)}` : ''}`);
-  }
-
-  written(id: number, result: number): void {
-    this.lines.push(`written ${id} ${result}`);
-  }
-
-  done(id: number, result: number): void {
-    this.lines.push(`done ${id} ${result}`);
-  }
-
-  changed(kh: number): void {
-    this.lines.push(`changed ${kh}`);
-  }
-
-  /** The lines since the last call. */
-  take(): string[] {
-    return this.lines.splice(0);
-  }
-}
-
-/** A file whose answers the test sets. */
-class Puppet implements OpenFile {
-  synchronous = false;
-  chunks: string[] = [];
-  room = 0;
-  bits = 0;
-  written = '';
-  syncs: { reason: SyncReason; resolve: () => void; reject: (error: Error) => void }[] = [];
-  released = 0;
-  wake: () => void = () => undefined;
-
-  read(out: Buffer, offset: number, size: number): number {
-    const chunk = this.chunks.shift();
-    if (chunk === undefined) return -EAGAIN;
-    if (chunk.length > size) this.chunks.unshift(chunk.slice(size));
-    return out.write(chunk.slice(0, size), offset, 'latin1');
-  }
-
-  write(data: Buffer, offset: number, length: number): number {
-    if (this.room === 0) return -EAGAIN;
-    const taken = Math.min(this.room, length);
-    this.room -= taken;
-    this.written += data.toString('latin1', offset, offset + taken);
-    return taken;
-  }
-
-  poll(): number {
-    return this.bits;
-  }
-
-  sync(reason: SyncReason): Promise<void> {
-    return new Promise((resolve, reject) => this.syncs.push({ reason, resolve, reject }));
-  }
-
-  release(): void {
-    this.released++;
-  }
-}
-
-interface Scene {
-  readonly told: Told;
-  readonly table: HandleTable;
-  readonly file: Puppet;
-  readonly node: FileNode;
-  readonly fh: number;
-}
-
-function scene(): Scene {
-  const told = new Told();
-  const table = new HandleTable(told, silent);
-  const file = new Puppet();
-  const node = streamFile('/puppet', (request: OpenRequest) => {
-    file.wake = request.wake;
-    return file;
-  });
-  table.open(1, node, 2, 0, 0, 0);
-  told.take();
-  return { told, table, file, node, fh: told.fh };
-}
-
-const write = (table: HandleTable, id: number, fh: number, text: string, nonBlocking = false): void =>
-  table.write(id, fh, Buffer.from(`..${text}..`), 2, text.length, 0, nonBlocking);
 
 t.test('a read that finds something is answered at once', async (t) => {
   const { told, table, file, fh } = scene();

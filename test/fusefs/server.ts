@@ -8,8 +8,8 @@ import { abortConnection, connectionOf } from '../../src/fusefs/mount.js';
 import { demo } from '../support/fuse-demo.js';
 import { DemoMount, rootOnly, type Running, until } from '../support/fuse-mount.js';
 
-async function started(test: typeof t, ...words: string[]): Promise<DemoMount> {
-  const mount = await DemoMount.start(...words);
+async function started(test: Pick<typeof t, 'teardown'>): Promise<DemoMount> {
+  const mount = await DemoMount.start();
   test.teardown(() => mount.close());
   return mount;
 }

@@ -41,9 +41,12 @@ export class Running {
     this.child.stdout?.setEncoding('latin1').on('data', (text: string) => (stdout += text));
     this.child.stderr?.setEncoding('latin1').on('data', (text: string) => (stderr += text));
     const timer = setTimeout(() => this.kill('SIGKILL'), PATIENCE_MS);
-    this.outcome = once(this.child, 'close').then(([code, signal]: [number | null, NodeJS.Signals | null]) => {
-      clearTimeout(timer);
-      return { code, signal, stdout, stderr, ms: Number(process.hrtime.bigint() - start) / 1e6 };
+    this.outcome = new Promise((resolve, reject) => {
+      this.child.once('error', reject);
+      this.child.once('close', (code, signal) => {
+        clearTimeout(timer);
+        resolve({ code, signal, stdout, stderr, ms: Number(process.hrtime.bigint() - start) / 1e6 });
+      });
     });
   }
 

@@ -134,7 +134,8 @@ export class Program {
     await until(
       () => condition(this.output),
       timeoutMs,
-      () => `output is ${JSON.stringify(this.output.toString('latin1').slice(-2000))}, stderr ${this.stderr}`,
+      () =>
+        `output of ${this.output.length} bytes, ends ${JSON.stringify(this.output.toString('latin1', this.output.length - 200))}, stderr ${this.stderr}`,
     );
   }
 

@@ -71,6 +71,7 @@ export class Capture {
   /**
    * Returns when tcpdump captures.
    * @param direction `in`: what arrives at the interface, `out`: what leaves @param filter pcap-filter(7)
+   * @param snap longest frame; tcpdump's ring has places of this size, so that a short one holds many frames
    */
   static async start(
     lab: Lab,
@@ -78,8 +79,22 @@ export class Capture {
     name: string,
     direction: 'in' | 'out' | 'inout',
     filter = `ether src ${TEST_MAC}`,
+    snap = 2048,
   ): Promise<Capture> {
-    const words = ['tcpdump', '-Z', 'root', '-i', name, '-Q', direction, '-s', '0', '-B', '16384', '--immediate-mode'];
+    const words = [
+      'tcpdump',
+      '-Z',
+      'root',
+      '-i',
+      name,
+      '-Q',
+      direction,
+      '-s',
+      String(snap),
+      '-B',
+      '32768',
+      '--immediate-mode',
+    ];
     words.push('--time-stamp-precision=nano', '-U', '-w', '-', filter);
     const program = lab.program([...netns.prefix, ...words]);
     await program.untilStderr(/listening on/);
@@ -136,8 +151,18 @@ export function readPcap(stream: Buffer): CaptureRecord[] {
   return records;
 }
 
-export function framesOf(stream: Buffer): Buffer[] {
-  return readPcap(stream).map((record) => record.frame);
+/** Of a pcap stream, the frames that the tests sent, without what the kernels said meanwhile. */
+export function testFrames(stream: Buffer): Buffer[] {
+  const source = Buffer.from(TEST_MAC.replaceAll(':', ''), 'hex');
+  return readPcap(stream)
+    .map((record) => record.frame)
+    .filter((frame) => frame.subarray(6, 12).equals(source));
+}
+
+/** Waits until a reader of pcap has that many of them. */
+export async function untilTestFrames(reader: Program, count: number): Promise<Buffer[]> {
+  await reader.untilOutput((output) => testFrames(output).length >= count);
+  return testFrames(reader.output);
 }
 
 export interface PcapOptions {
@@ -243,8 +268,8 @@ def show(x): print(json.dumps(x), flush=True)
 `;
 
 /** The words that run a python3 script on the mount; it has `p(NAME)`, `err(CALL, …)`, `tried(NAME, FLAGS)`, `show(VALUE)`. */
-export function pythonWords(lab: Lab, script: string, ...args: readonly string[]): string[] {
-  return ['python3', '-c', PREAMBLE + script, lab.mountPoint, ...args];
+export function pythonWords(lab: Lab, script: string, mountPoint = lab.mountPoint): string[] {
+  return ['python3', '-c', PREAMBLE + script, mountPoint];
 }
 
 /** Runs such a script. @returns what each `show` of it showed */
@@ -255,11 +280,12 @@ export async function python(
   timeoutMs = 20_000,
 ): Promise<unknown[]> {
   const result = await run(pythonWords(lab, script), input, timeoutMs);
-  if (result.status !== 0) throw new Error(`status ${result.status} ${result.signal ?? ''}\n${result.stderr}`);
   return shown(result);
 }
 
+/** @throws Error when the script failed */
 export function shown(result: Result): unknown[] {
+  if (result.status !== 0) throw new Error(`status ${result.status} ${result.signal ?? ''}\n${result.stderr}`);
   const lines = result.stdout.toString().split('\n');
   return lines.filter((line) => line !== '').map((line) => JSON.parse(line) as unknown);
 }

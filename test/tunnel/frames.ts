@@ -108,6 +108,14 @@ t.test('a data header leaves payload and offload bytes alone', (t) => {
   t.end();
 });
 
+t.test('a frame that does not fit its buffer is refused, not cut', (t) => {
+  const buf = Buffer.alloc(64);
+  t.throws(() => f.putDataUp(buf, 8, 0, 1, 32, 0, 0), RangeError);
+  t.throws(() => f.putCredit(buf, 40, 1, 1), RangeError);
+  t.equal(f.putDataUp(buf, 0, 0, 1, 32, 0, 0), 64);
+  t.end();
+});
+
 t.test('every short length of every golden frame is malformed', (t) => {
   for (const vector of vectors) {
     const bytes = Buffer.from(vector.hex, 'hex');

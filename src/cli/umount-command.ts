@@ -1,0 +1,118 @@
+/**
+ * `fwdfs umount`: never hangs, whatever its readers and its control device do.
+ *
+ * Nothing here asks the server anything: umount2(2) does not, other than umount(8), which looks at the mount first. Where
+ * the mount is busy, a child process finds out how its control device is:
+ *
+ *     umount2(0) --> unmounted
+ *         | EBUSY
+ *         +-- alive:  stays mounted, exit 1: who uses it, and -l
+ *         +-- dead:   umount2(MNT_DETACH): what is open there can't be used any more
+ *         +-- silent: umount2(MNT_FORCE) ends the connection, readers get ECONNABORTED; then MNT_DETACH
+ *     -l: umount2(MNT_DETACH) at once: who has files open goes on, the control device ends after the last close
+ */
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { constants } from 'node:os';
+import type { Command } from 'commander';
+import { SystemError } from '../base/errors.js';
+import { action } from './exit.js';
+import { fwdfsMounts, mountAt, pulseOf } from './mounts.js';
+
+const { EBUSY, EPERM } = constants.errno;
+const MNT_FORCE = 1;
+const MNT_DETACH = 2;
+const UMOUNT_NOFOLLOW = 8;
+/** Processes that an error names. */
+const MAX_NAMED_USERS = 3;
+
+interface UmountFlags {
+  readonly lazy?: boolean;
+}
+
+function links(folder: string): string[] {
+  try {
+    return readdirSync(folder).map((name) => `${folder}/${name}`);
+  } catch {
+    return [];
+  }
+}
+
+function pointsInto(link: string, mountPoint: string): boolean {
+  try {
+    const target = readlinkSync(link);
+    return target === mountPoint || target.startsWith(`${mountPoint}/`);
+  } catch {
+    return false;
+  }
+}
+
+/** `cat (pid 17)` for each process with a file of the mount open or its working directory there. Does not touch the mount. */
+function usersOf(mountPoint: string): string[] {
+  const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name));
+  const users = pids.filter((pid) =>
+    [`/proc/${pid}/cwd`, `/proc/${pid}/root`, ...links(`/proc/${pid}/fd`)].some((link) => pointsInto(link, mountPoint)),
+  );
+  return users.flatMap((pid) => {
+    try {
+      return [`${readFileSync(`/proc/${pid}/comm`, 'utf8').trim()} (pid ${pid})`];
+    } catch {
+      return [];
+    }
+  });
+}
+
+function busy(mountPoint: string): Error {
+  const users = usersOf(mountPoint);
+  const named = users.slice(0, MAX_NAMED_USERS).join(', ');
+  const more = users.length > MAX_NAMED_USERS ? ` and ${users.length - MAX_NAMED_USERS} more` : '';
+  const who = users.length === 0 ? '' : `, it is used by ${named}${more}`;
+  return new Error(`${mountPoint} is busy${who}: end them, or detach it with fwdfs umount -l ${mountPoint}`);
+}
+
+async function umount(argument: string, flags: UmountFlags): Promise<void> {
+  const mounts = fwdfsMounts();
+  const mountPoint = mountAt(argument, mounts);
+  if (mountPoint === undefined) {
+    const known = mounts.length === 0 ? 'there is none' : `there are ${mounts.join(', ')}`;
+    throw new Error(`${argument} is no mount of fwdfs: ${known}`);
+  }
+  const { sys } = await import('../sys/libc.js');
+  /** @returns false where the mount is busy */
+  const umount2 = (how: number): boolean => {
+    const errno = -sys.umount2(mountPoint, how | UMOUNT_NOFOLLOW);
+    if (errno <= 0) return true;
+    if (errno === EPERM) throw new Error(`${mountPoint} can't be unmounted without root: sudo fwdfs umount ${argument}`);
+    if (errno !== EBUSY) throw new SystemError('umount', errno, mountPoint);
+    return false;
+  };
+  if (flags.lazy === true) {
+    umount2(MNT_DETACH);
+    return;
+  }
+  if (umount2(0)) return;
+  const pulse = await pulseOf(mountPoint);
+  if (pulse === 'alive') throw busy(mountPoint);
+  if (pulse === 'silent') {
+    umount2(MNT_FORCE);
+    process.stderr.write('fwdfs: the control device did not answer: its connection was ended, open files with it\n');
+  }
+  umount2(MNT_DETACH);
+}
+
+export function addUmountCommand(program: Command): void {
+  program
+    .command('umount')
+    .description('end a mount; never hangs')
+    .argument('<mountpoint>', 'where it is mounted')
+    .option('-l, --lazy', 'detach it at once; who has files open goes on until the last close')
+    .addHelpText(
+      'after',
+      `
+A mount that is in use stays, unless its control device is gone or does not answer.
+
+Examples:
+  $ fwdfs umount /fwd
+  $ fwdfs umount -l /fwd`,
+    )
+    .action(action(umount));
+}
