@@ -14,13 +14,14 @@ export const COUNTERS = {
   forwarder_tx_frames: 'frames put on the interface for control devices',
   forwarder_tx_bytes: 'bytes of those frames',
   drop_no_rule: 'received frames that passed the coarse filter and matched no rule',
+  drop_discarded: 'inbound packets that no rule took and the host was not named for, dropped by the kernel',
   drop_socket_full: 'received frames that the kernel dropped because the packet socket was full',
   drop_truncated: 'received frames larger than MAX_FRAME_BYTES',
   drop_malformed: 'received frames too short for their own headers',
   drop_fragment_unknown: 'later fragments whose first fragment was not seen',
   drop_no_credit: 'matching frames that the up tunnel had no credit for',
   drop_suspended: 'matching frames whose control device was not connected',
-  drop_tx_unknown_tunnel: 'frames from a control device with a down tunnel that is not there',
+  drop_tx_unknown_tunnel: 'frames from control devices with a down tunnel that is not there, of all interfaces',
   drop_tx_not_permitted: 'frames from a control device that its rights do not cover',
   drop_tx_mismatch: "frames from a control device outside their tunnel's protocol address",
   drop_tx_error: 'frames from a control device that the interface refused',
@@ -30,13 +31,17 @@ export const COUNTERS = {
   control_rx_bytes: 'bytes of those frames',
   control_tx_frames: 'frames given to down tunnels',
   control_tx_bytes: 'bytes of those frames',
-  drop_unknown_tunnel: 'frames from a forwarder with an up tunnel that is not there (closed meanwhile)',
+  drop_unknown_tunnel: 'frames of all interfaces with an up tunnel that is not there (closed meanwhile)',
   drop_no_reader: 'frames of a rule that was set by hand while nobody reads',
   drop_reader_slow: "frames for which a reader's queue had no room",
   drop_bad_gso: 'super-frames that could not be cut into wire frames',
 } as const satisfies Record<string, string>;
 
 export type CounterName = keyof typeof COUNTERS;
+
+export function isCounterName(text: string): text is CounterName {
+  return Object.hasOwn(COUNTERS, text);
+}
 
 const ORDER = Object.keys(COUNTERS) as CounterName[];
 

@@ -58,6 +58,8 @@ export const MAX_SESSIONS = 256;
 export const COARSE_FILTER_DELAY_MS = 5;
 /** A change of an interface's attributes is told within this time. */
 export const ATTRIBUTE_DELAY_MS = 50;
+/** The kernel's count of what was discarded is at most this old. */
+export const DISCARD_COUNTS_MS = 100;
 /** Protocol addresses above which the coarse filter passes everything. */
 export const COARSE_FILTER_MAX_ADDRESSES = 64;
 /** Datagrams whose fragments are followed at one interface. */

@@ -1,25 +1,62 @@
-/** The command line: argv to one command. Each command stands in a file of its own. */
+/**
+ * The command line: argv to one command. Each command stands in a file of its own, and imports what it runs only when it
+ * runs, so that `--help` is fast and `doctor` works on a host where the rest can't even be loaded.
+ */
 import { Command, CommanderError, Option } from 'commander';
+import { addDemoCommand } from './demo-command.js';
+import { addDoctorCommand } from './doctor-command.js';
 import { EXIT_USAGE } from './exit.js';
 import { addForwarderCommand } from './forwarder-command.js';
-import { LOG_LEVELS } from './log.js';
+import { addLsCommand } from './ls-command.js';
 import { addMountCommand } from './mount-command.js';
+import { addRuleCommand } from './rule-command.js';
+import { addStatCommand } from './stat-command.js';
+import { addRulesCommand, addTablesCommand } from './tables-command.js';
+import { addUmountCommand } from './umount-command.js';
 import { packageVersion } from './version.js';
+
+const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
+
+const COMMANDS = [
+  addForwarderCommand,
+  addMountCommand,
+  addUmountCommand,
+  addLsCommand,
+  addStatCommand,
+  addTablesCommand,
+  addRulesCommand,
+  addRuleCommand,
+  addDoctorCommand,
+  addDemoCommand,
+] as const;
 
 export function makeProgram(): Command {
   const program = new Command('fwdfs')
     .description('Remote network interfaces as files')
     .version(packageVersion())
     .addOption(new Option('--log-level <level>', 'what is logged on stderr').choices([...LOG_LEVELS]).default('info'))
-    .showHelpAfterError('(fwdfs --help shows the commands)');
-  addForwarderCommand(program);
-  addMountCommand(program);
+    .showHelpAfterError('(fwdfs --help shows the commands)')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  $ fwdfs demo
+  $ fwdfs mount fwd1=ws://192.0.2.1:7440 /fwd
+  $ cat /fwd/fwd1/eth0 | tcpdump -nr -
+  $ fwdfs mount --help`,
+    );
+  for (const add of COMMANDS) add(program);
   return program;
+}
+
+/** The program and the commands below it. */
+export function allCommands(command: Command): Command[] {
+  return [command, ...command.commands.flatMap(allCommands)];
 }
 
 export async function main(argv: readonly string[]): Promise<void> {
   const program = makeProgram();
-  for (const command of [program, ...program.commands]) command.exitOverride();
+  for (const command of allCommands(program)) command.exitOverride();
   try {
     await program.parseAsync([...argv]);
   } catch (error) {

@@ -1,137 +1,88 @@
 /**
  * `fwdfs mount`: runs a control device.
  *
- *     fwdfs mount …  --spawns--> fwdfs mount -f …  --"ready" or one line of error on fd 3-->  exits with its status
+ *     fwdfs mount …  --spawns--> the same command line, served in a session of its own (serve.ts)
+ *                    <--fd 3---- lines for the caller's stderr, and `ready` last of all
+ *                    exits when that is ready, or with its status when it ends
  *
- * The background process is the foreground command in a session of its own, so there is one way to run a control device.
+ * The background process serves exactly as the foreground does, so there is one way to run a control device.
  */
 import { spawn } from 'node:child_process';
-import { closeSync, writeSync } from 'node:fs';
-import { hostname } from 'node:os';
+import { closeSync, openSync, writeSync } from 'node:fs';
 import type { Command } from 'commander';
-import { describe, FwdfsError } from '../base/errors.js';
-import type { Logger } from '../base/log.js';
-import {
-  type ControlConfig,
-  isShortForm,
-  loadControlConfig,
-  parseSource,
-  type RemoteForwarder,
-} from '../control/config.js';
-import { ControlDevice } from '../control/control-device.js';
-import { Forwarder } from '../forwarder/forwarder.js';
-import { loadForwarderConfig } from '../forwarder/config.js';
-import { FuseServer } from '../fusefs/server.js';
-import { action, EXIT_FAILED, onStopSignal } from './exit.js';
-import { makeLogger } from './log.js';
-import { idOption, type MountOptionValues, mountOptionsHelp, parseMountOptions } from './mount-options.js';
-import { packageVersion } from './version.js';
+import { action, errorLine, EXIT_FAILED, exitStatusOf } from './exit.js';
+import { type MountOptionValues, mountOptionsHelp, parseMountOptions } from './mount-options.js';
 
-const READY_FD = 3;
+const STARTER_FD = 3;
 const READY = 'ready\n';
 /** Set in the environment of the background process: descriptor 3 is the way to tell the one who started it. */
 const BACKGROUND = 'FWDFS_BACKGROUND';
-/** How long a mount waits for forwarders that neither answer nor refuse. */
-const SETTLE_MS = 2000;
+/** The log may hold names and addresses that are not everybody's business. */
+const LOG_MODE = 0o640;
 
-interface MountFlags {
+export interface MountFlags {
   readonly foreground?: boolean;
   readonly options?: string[];
   readonly traceFuse?: boolean;
   readonly logLevel: string;
 }
 
-/** The forwarder of a source as the control device reaches it; one that is `local` is started in this process. */
-async function reach(
-  source: ControlConfig['forwarders'] extends ReadonlyMap<string, infer S> ? S : never,
+const inBackground = (): boolean => process.env[BACKGROUND] !== undefined;
+
+async function serveHere(
+  source: string,
+  mountPoint: string,
   values: MountOptionValues,
-  started: Forwarder[],
-  log: Logger,
-): Promise<RemoteForwarder> {
-  if (source.kind === 'local') {
-    const forwarder = new Forwarder(loadForwarderConfig(source.file), log);
-    await forwarder.start();
-    started.push(forwarder);
-    const url = forwarder.urls[0];
-    if (url === undefined) throw new FwdfsError('bad-config', `${source.file}: expected listen:`);
-    return { kind: 'remote', url, token: null, tokenFile: values.token_file ?? null, tls: null };
-  }
-  const { ca = null, cert = null, key = null } = values;
-  return {
-    ...source,
-    tokenFile: source.token === null ? (source.tokenFile ?? values.token_file ?? null) : null,
-    tls: source.tls ?? (ca === null && cert === null && key === null ? null : { ca, cert, key }),
+  flags: MountFlags,
+): Promise<void> {
+  const background = inBackground();
+  const tell = (text: string): void => {
+    if (background) writeSync(STARTER_FD, text);
   };
-}
-
-function tellStarter(text: string): void {
-  if (process.env[BACKGROUND] === undefined) return;
-  writeSync(READY_FD, text);
-  closeSync(READY_FD);
-}
-
-async function serve(source: string, mountPoint: string, flags: MountFlags): Promise<void> {
-  const log = makeLogger(flags.logLevel);
-  const values = parseMountOptions((flags.options ?? []).join(','));
-  const config = isShortForm(source) ? parseSource(source) : loadControlConfig(source);
-  const forwarders: Forwarder[] = [];
-  const device = new ControlDevice({
-    name: values.name ?? config.name ?? hostname(),
-    version: packageVersion(),
-    log,
-  });
-  const server = new FuseServer({
-    root: device.root,
-    mountPoint,
-    source,
-    options: {
-      allowOther: values.allow_other !== undefined,
-      readOnly: values.ro !== undefined,
-      uid: idOption(values, 'uid'),
-      gid: idOption(values, 'gid'),
-    },
-    log,
-    ...(flags.traceFuse === true ? { trace: (line: string): void => void process.stderr.write(`${line}\n`) } : {}),
-  });
-  const end = async (): Promise<void> => {
-    device.close();
-    await Promise.all(forwarders.map((forwarder) => forwarder.stop()));
-    process.exit(0);
-  };
+  const { makeLogger } = await import('./log.js');
+  const { serve } = await import('./serve.js');
+  // In the background stderr is the log file already.
+  const log = makeLogger(flags.logLevel, background ? undefined : values.log_file);
+  process.once('uncaughtExceptionMonitor', (error) => tell(errorLine(error)));
   try {
-    server.mount();
-    server.onEnd = () => void end();
-    for (const [name, forwarder] of config.forwarders) {
-      device.addForwarder(name, await reach(forwarder, values, forwarders, log));
-    }
-    await Promise.race([device.settled(), new Promise((resolve) => setTimeout(resolve, SETTLE_MS))]);
+    const warnings = await serve({ source, mountPoint, values, traceFuse: flags.traceFuse === true, log });
+    for (const warning of warnings) tell(`fwdfs: ${warning}\n`);
+    tell(READY);
+    if (!background) return;
+    closeSync(STARTER_FD);
+    process.chdir('/');
   } catch (error) {
-    await server.unmount();
-    device.close();
-    await Promise.all(forwarders.map((forwarder) => forwarder.stop()));
-    throw error;
+    tell(errorLine(error));
+    process.stderr.write(errorLine(error));
+    process.exit(exitStatusOf(error));
   }
-  onStopSignal(() => void server.unmount().then(end));
-  log.info({ mountPoint, forwarders: [...config.forwarders.keys()] }, 'mounted');
-  tellStarter(READY);
 }
 
-/** Starts the foreground command in a session of its own and waits until it is ready. */
-async function serveInBackground(): Promise<void> {
-  const child = spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1), '--foreground'], {
+/** Starts the same command line in a session of its own and waits until it is ready. */
+async function serveInBackground(values: MountOptionValues): Promise<void> {
+  const log = values.log_file === undefined ? null : openSync(values.log_file, 'a', LOG_MODE);
+  const child = spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
     detached: true,
-    stdio: ['ignore', 'ignore', 'ignore', 'pipe'],
+    stdio: ['ignore', 'ignore', log ?? 'ignore', 'pipe'],
     env: { ...process.env, [BACKGROUND]: '1' },
   });
+  if (log !== null) closeSync(log);
+  const ended = new Promise<number | null>((resolve, reject) => {
+    child.once('error', reject);
+    child.once('exit', resolve);
+  });
   let told = '';
-  const pipe = child.stdio[READY_FD];
-  if (pipe === null || pipe === undefined || !('setEncoding' in pipe)) throw new FwdfsError('internal', 'no pipe');
+  const pipe = child.stdio[STARTER_FD];
+  if (pipe === null || pipe === undefined || !('setEncoding' in pipe)) throw new Error('no pipe to the control device');
   pipe.setEncoding('utf8');
   for await (const text of pipe) told += String(text);
-  child.unref();
-  if (told === READY) return;
+  if (told.endsWith(READY)) {
+    child.unref();
+    process.stderr.write(told.slice(0, -READY.length));
+    return;
+  }
   process.stderr.write(told === '' ? 'fwdfs: the control device ended before it was ready\n' : told);
-  process.exitCode = EXIT_FAILED;
+  process.exitCode = (await ended) ?? EXIT_FAILED;
 }
 
 export function addMountCommand(program: Command): void {
@@ -139,7 +90,7 @@ export function addMountCommand(program: Command): void {
     .command('mount')
     .description('run a control device: every interface of every forwarder as a file')
     .argument('<source>', 'a configuration file, or NAME=URL[,NAME=URL…]')
-    .argument('<mountpoint>', 'an existing directory')
+    .argument('<mountpoint>', 'an empty directory')
     .option('-f, --foreground', 'stay in the foreground, with the log on stderr')
     .option(
       '-o, --options <list>',
@@ -147,29 +98,25 @@ export function addMountCommand(program: Command): void {
       (list: string, before: string[]) => [...before, list],
       [],
     )
-    .option('--trace-fuse', 'one line per FUSE request and reply on stderr (with -f)')
+    .option('--trace-fuse', 'one line per FUSE request and reply on stderr')
     .addHelpText(
       'after',
       `${mountOptionsHelp()}
-\nExamples:
+
+Without -f it returns when the mount can be used, and stays in the background; its log is then that of log_file=, if any.
+A forwarder that can't be reached yet is tried again and again; its .state says why.
+
+Examples:
   $ fwdfs mount fwd1=ws://127.0.0.1:7440 /fwd
   $ fwdfs mount -f -o name=ctl1,token_file=/etc/fwdfs/token fwd1=ws://192.0.2.1:7440 /fwd
-  $ fwdfs mount /etc/fwdfs/control.yaml /fwd`,
+  $ fwdfs mount -o log_file=/var/log/fwdfs.log /etc/fwdfs/control.yaml /fwd`,
     )
     .action(
       action(async (source: string, mountPoint: string, _options: unknown, command: Command) => {
         const flags = command.optsWithGlobals<MountFlags>();
-        if (flags.foreground !== true) {
-          await serveInBackground();
-          return;
-        }
-        try {
-          await serve(source, mountPoint, flags);
-        } catch (error) {
-          tellStarter(`fwdfs: ${describe(error)}\n`);
-          process.stderr.write(`fwdfs: ${describe(error)}\n`);
-          process.exit(EXIT_FAILED);
-        }
+        const values = parseMountOptions((flags.options ?? []).join(','));
+        if (flags.foreground === true || inBackground()) await serveHere(source, mountPoint, values, flags);
+        else await serveInBackground(values);
       }),
     );
 }

@@ -1,6 +1,7 @@
 /**
  * The options of `-o`: one table with the default and the meaning of each; help, parsing and the docs read it.
  */
+import { resolve } from 'node:path';
 import { FwdfsError } from '../base/errors.js';
 
 interface OptionEntry {
@@ -35,6 +36,8 @@ export const MOUNT_OPTIONS = {
   uid: { value: 'N', what: 'owner of the files (default: 0)' },
   gid: { value: 'N', what: 'group of the files (default: 0)' },
   ro: { value: null, what: 'read-only: nothing can be written' },
+  nonempty: { value: null, what: 'also on a directory that is not empty; what is in it is hidden meanwhile' },
+  log_file: { value: 'FILE', what: 'append the log to it (default: stderr with -f, else none)' },
 } as const satisfies Record<string, OptionEntry>;
 
 export type MountOptionName = keyof typeof MOUNT_OPTIONS;
@@ -44,7 +47,7 @@ function isOption(name: string): name is MountOptionName {
   return Object.hasOwn(MOUNT_OPTIONS, name);
 }
 
-/** Parses `a,b=c`. @throws FwdfsError bad-command for an unknown option or a missing value */
+/** Parses `a,b=c`; files become absolute paths. @throws FwdfsError bad-option: unknown, or without its value */
 export function parseMountOptions(text: string): MountOptionValues {
   const values: MountOptionValues = {};
   for (const part of text.split(',').filter((word) => word !== '')) {
@@ -52,13 +55,21 @@ export function parseMountOptions(text: string): MountOptionValues {
     const name = equals < 0 ? part : part.slice(0, equals);
     if (IGNORED.has(name) || name.startsWith('x-')) continue;
     if (!isOption(name)) throw new FwdfsError('bad-option', `unknown mount option ${name}`);
-    const takesValue = MOUNT_OPTIONS[name].value !== null;
-    if (takesValue !== equals >= 0) {
-      throw new FwdfsError('bad-option', `mount option ${name} takes ${takesValue ? 'a value' : 'no value'}`);
+    const form = MOUNT_OPTIONS[name].value;
+    const value = equals < 0 ? '' : part.slice(equals + 1);
+    if ((form !== null) !== (value !== '') || (form === null && equals >= 0)) {
+      throw new FwdfsError('bad-option', `mount option ${name} takes ${form === null ? 'no value' : 'a value'}`);
     }
-    values[name] = equals < 0 ? '' : part.slice(equals + 1);
+    values[name] = form === 'FILE' ? resolve(value) : value;
   }
   return values;
+}
+
+/** The options that name files, with their absolute paths. */
+export function fileOptions(values: MountOptionValues): [MountOptionName, string][] {
+  return Object.entries(values).flatMap(([name, file]): [MountOptionName, string][] =>
+    isOption(name) && MOUNT_OPTIONS[name].value === 'FILE' ? [[name, file]] : [],
+  );
 }
 
 /** A number of users or groups. */

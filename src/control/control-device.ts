@@ -1,5 +1,6 @@
 /**
- * The control device: its links to the forwarders, its tables, and the root of the file tree.
+ * Control device 200 (Fig. 1), control device 10 (Fig. 24): its links to the forwarders, its tables, and the root of the
+ * file tree.
  *
  * Owns both tables, which are one for all forwarders, and every link. Knows nothing of FUSE beyond the contract of the tree.
  */
@@ -70,6 +71,7 @@ export class ControlDevice {
     );
   }
 
+  /** S201, S801: an administrator names a forwarder; its interfaces follow by themselves. */
   addForwarder(name: string, source: RemoteForwarder): ForwarderLink {
     if (this.links.has(name)) throw new FwdfsError('already-there', `forwarder ${name}`);
     const token =

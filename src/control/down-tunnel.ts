@@ -1,5 +1,6 @@
 /**
- * The sending end of a down tunnel: one writer's frames on their way to the forwarder.
+ * The sending end of a down tunnel: one writer's frames on their way to the forwarder (Fig. 12, 30). Data transmission
+ * processing section 270, and the way down of tunnel transfer section 28.
  *
  *     send(frame) -> chunk (header, frame) -> flush() -> channel ......> forwarder
  *                      |  kept until confirmed                             |
@@ -56,6 +57,8 @@ export class DownTunnel {
   private sequence = 0;
   private confirmed = 0;
   private unconfirmedBytes = 0;
+  /** Length of the frame that was refused last, for which its writer waits; 1: none was. */
+  private wanted = 1;
   private readonly chunks: Buffer[] = [];
   private readonly ends: number[] = [];
   private oldest = 0;
@@ -99,6 +102,7 @@ export class DownTunnel {
   /** Before the next writer takes over a drained tunnel: the failures of the one before are not its own. */
   reuse(): void {
     this.failure = null;
+    this.wanted = 1;
     this.wake = keep;
   }
 
@@ -111,13 +115,18 @@ export class DownTunnel {
     return this.id !== 0 && (this.unconfirmedBytes === 0 || this.unconfirmedBytes + length <= this.window);
   }
 
+  /** Whether the writer's next frame would be taken, as far as it is known. */
   get hasAnyCredit(): boolean {
-    return this.id !== 0 && this.unconfirmedBytes < this.window;
+    return this.hasCredit(this.wanted);
   }
 
-  /** Takes one wire frame, if there is credit for it. `flush` sends what was taken. */
+  /** S1204, S703: takes one wire frame, if there is credit for it. `flush` (S704) sends what was taken. */
   send(frame: Buffer, offset: number, length: number): boolean {
-    if (!this.hasCredit(length)) return false;
+    if (!this.hasCredit(length)) {
+      this.wanted = length;
+      return false;
+    }
+    this.wanted = 1;
     const bytes = frameBytes(length);
     if (this.chunks.length === 0 || this.end + bytes > CHUNK_BYTES) this.nextChunk();
     const chunk = this.chunks[this.chunks.length - 1] as Buffer;

@@ -1,9 +1,11 @@
 /**
- * The directory of one forwarder: its symbols, `.if`, `.tables`, `.state` and `.ctl` (DESIGN.md section 3).
+ * The directory of one forwarder: its symbols, `.if`, `.tables`, `.state` and `.ctl` (DESIGN.md section 3). Symbol
+ * generation section 220 (S802), and input and output section 21.
  *
  * The names of the interfaces are listed; every other valid name can be opened and is listed while it is open. While the
  * forwarder is not connected its valid names are there too, and open() says ENETDOWN.
  */
+import { isCounterName } from '../base/counters.js';
 import { FwdfsError } from '../base/errors.js';
 import { CommandFile } from '../fusefs/command-file.js';
 import { TextFile } from '../fusefs/text-file.js';
@@ -170,7 +172,8 @@ class StatisticsDirectory implements DirectoryNode {
     const remote = rows.find(([counter]) => counter === name)?.[1] ?? '0';
     const local = this.link.interfaceOf(this.interface).counters.snapshot();
     const own = [...local].find(([counter]) => counter === name)?.[1] ?? 0;
-    return `${Number(remote) + own}\n`;
+    const stray = isCounterName(name) ? this.link.stray.get(name) : 0;
+    return `${Number(remote) + own + stray}\n`;
   }
 }
 

@@ -5,6 +5,12 @@
  *     open()  -> acquireUp: transfer request (S1003 to S1006) / acquireDown: the symbol's tunnel, or one more
  *     close() -> releaseUp: transfer deletion request (S902 to S905) / releaseDown
  *
+ * In Fig. 24 and 31: virtual IF reception and setting section 24, table generation sections 25 and 27, deletion section
+ * 47; in Fig. 1 also transfer deletion request section 232. Its TunnelClient is IF 280, inter-device communication logical
+ * IF 46. Both channels are there before any symbol is, so of Fig. 25 to 27 the steps S202 to S204, S210 and S218 to S221
+ * come first, once for all symbols; then S209, S211, S214, S216 and S217 for each, and S224 and S225 with each open(). Fig. 32
+ * is releaseUp.
+ *
  * Owns the forwarder's interfaces, up tunnels and down tunnels. When the connection is lost they stay; a session that
  * resumes goes on with them, any other gets new ids for them and what was not confirmed counts as not sent.
  */
@@ -94,6 +100,11 @@ export class ForwarderLink implements ClientHandler {
   get state(): ClientState {
     const { state } = this.client;
     return this.sendError === '' ? state : { ...state, lastError: this.sendError };
+  }
+
+  /** Counts of frames that belong to no symbol. */
+  get stray(): Counters {
+    return this.upPath.lost;
   }
 
   get isConnected(): boolean {
@@ -315,7 +326,7 @@ export class ForwarderLink implements ClientHandler {
     else if (type === 'interface-attribute-change') this.update(fields);
   }
 
-  /** The interfaces that the forwarder has now: registration of the symbols, Fig. 9. */
+  /** The interfaces that the forwarder has now: registration of the symbols (Fig. 9), then open() (Fig. 10). */
   private register(names: string[]): void {
     for (const name of this.interfaces.keys()) if (!names.includes(name)) this.unregister(name);
     const uses = names.map(async (name) => {

@@ -3,8 +3,8 @@
  *
  *     deliver(frame) -> wire frames (segmented, checksums finished; `:gso`: as it is) -> framing -> ReaderQueue -> read()
  *
- * Each open file has its own, so a slow reader loses its own packets only: a record that does not fit its queue is dropped
- * whole and counted, and the framing stays intact.
+ * S612, S613: a packet wakes its reader, who takes it. Each open file has its own, so a slow reader loses its own packets
+ * only: a record that does not fit its queue is dropped whole and counted, and the framing stays intact.
  */
 import { constants } from 'node:os';
 import { C, type Counters } from '../base/counters.js';

@@ -1,5 +1,6 @@
 /**
- * One writer of a symbol: turns what a program writes into frames for its down tunnel.
+ * One writer of a symbol: turns what a program writes into frames for its down tunnel (S1201 to S1203, S701, S702). The way
+ * down of distribution section 250.
  *
  *     write(bytes) -> framing (pcap, hex: cut anywhere; raw: one packet) -> check -> DownTunnel.send -> flush
  *

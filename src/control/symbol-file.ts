@@ -1,5 +1,7 @@
 /**
  * A symbol as a file (DESIGN.md section 3): `open()` asks for what its access mode needs, the last `close()` gives it back.
+ * It stands where the source text has virtual IF 222 and virtual IF 43. The kernel tells of every open (S1001, S1002, S222,
+ * S223) and last close (S901), so it is also access determination section 234 and destination determination section 41.
  *
  *     open(read)  -> up tunnel    (rule at the forwarder) + a PacketReader
  *     open(write) -> down tunnel                          + a PacketWriter

@@ -1,5 +1,6 @@
 /**
- * What a forwarder sends on /tunnel (Fig. 11, S1107 to S1109): each frame to the symbol of its up tunnel.
+ * What a forwarder sends on /tunnel (Fig. 11, S1107 to S1109; Fig. 29, S610, S611): each frame to the symbol of its up
+ * tunnel. Data reception processing section 260, and the way up of tunnel transfer section 28.
  *
  *     message -> for each frame: data    -> ReceptionTable -> UpTunnel -> its readers
  *                                confirm -> DownTunnel

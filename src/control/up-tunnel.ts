@@ -1,6 +1,7 @@
 /**
  * The receiving end of an up tunnel: one packet transfer rule, shared by all readers of the same (interface, protocol
- * address, scope) on this control device. One copy of each packet crosses the wire; the fan-out is here.
+ * address, scope) on this control device. One copy of each packet crosses the wire; the fan-out to several processes
+ * (Fig. 28), the way up of distribution section 250, is here.
  *
  *     data frame -> deliver() -> each reader's queue            credit: what was delivered, in bytes, cumulative
  */

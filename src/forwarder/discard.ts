@@ -1,10 +1,12 @@
 /**
- * Discarding: what no rule takes and the host was not named for is dropped before the forwarder's own kernel answers it.
+ * Discarding (S1104, S606): what no rule takes and the host was not named for is dropped before the forwarder's own kernel
+ * answers it.
  *
  *     wire --> AF_PACKET (rules still see everything) --> prerouting: conntrack --> input hook, filter - 10 --> sockets
  *                                                                                        |
  *        table inet fwdfs_NAME:   chain input   iifname: an interface with `unmatched: discard` --> its chain
  *                                 chain interface_N   jump always; what `host` lists: accept; count and drop the rest
+ *                                 counter discarded_N   goes on counting when the table is replaced
  *                                 chain always        what a host can't do without
  *
  * Everything that is not admitted goes, also what conntrack calls invalid: a SYN-ACK or RST of a flow that lives on a
@@ -18,7 +20,7 @@
 import { FwdfsError } from '../base/errors.js';
 import { formatIpAddress, IPV4_ADDRESS_BYTES } from '../packet/ip-address.js';
 import type { ProtocolAddress } from '../packet/protocol-address.js';
-import { applyRuleset, deleteTable, dropTable } from '../sys/nftables.js';
+import { applyRuleset, deleteTable, dropTable, readCounters } from '../sys/nftables.js';
 
 export interface DiscardInterface {
   readonly name: string;
@@ -43,7 +45,9 @@ const ALWAYS = [
 export class Discard {
   private readonly table: string;
   private readonly listen: readonly ProtocolAddress[];
-  private last: Promise<void> = Promise.resolve();
+  private last: Promise<unknown> = Promise.resolve();
+  /** Names of the interfaces that the table in the kernel discards for, by the number of their chain. */
+  private applied: readonly string[] = [];
 
   /** @param listen where the forwarder itself listens: always admitted */
   constructor(forwarder: string, listen: readonly ProtocolAddress[]) {
@@ -59,11 +63,12 @@ export class Discard {
    */
   apply(interfaces: readonly DiscardInterface[]): Promise<void> {
     const discarding = interfaces.filter((one) => one.unmatched === 'discard');
-    return this.next(() =>
-      discarding.length === 0
-        ? deleteTable(FAMILY, this.table)
-        : applyRuleset(discardRuleset(this.table, discarding, this.listen)),
-    );
+    return this.next(async () => {
+      const counts = await this.read();
+      if (discarding.length === 0) await deleteTable(FAMILY, this.table);
+      else await applyRuleset(discardRuleset(this.table, discarding, this.listen, counts));
+      this.applied = discarding.map(({ name }) => name);
+    });
   }
 
   /** Leaves no rule behind; no error where there was none. @throws as apply */
@@ -71,7 +76,18 @@ export class Discard {
     return this.next(() => deleteTable(FAMILY, this.table));
   }
 
-  private next(step: () => Promise<void>): Promise<void> {
+  /** Packets discarded so far, by interface. @throws as apply */
+  counts(): Promise<ReadonlyMap<string, number>> {
+    return this.next(() => this.read());
+  }
+
+  private async read(): Promise<ReadonlyMap<string, number>> {
+    if (this.applied.length === 0) return new Map();
+    const counters = await readCounters(FAMILY, this.table);
+    return new Map(this.applied.map((name, index) => [name, counters.get(`discarded_${index}`) ?? 0]));
+  }
+
+  private next<T>(step: () => Promise<T>): Promise<T> {
     const done = this.last.then(step);
     this.last = done.catch(() => undefined);
     return done;
@@ -86,17 +102,26 @@ export function tableName(forwarder: string): string {
 /**
  * The script that replaces the table.
  *
+ * @param counts what the counters begin with, by interface
  * @throws FwdfsError bad-config for an interface name that nft can't express
  */
 export function discardRuleset(
   table: string,
   interfaces: readonly DiscardInterface[],
   listen: readonly ProtocolAddress[],
+  counts: ReadonlyMap<string, number> = new Map(),
 ): string {
   const lines = [`table ${FAMILY} ${table} {`];
+  for (const [index, { name }] of interfaces.entries()) {
+    lines.push(`  counter discarded_${index} { packets ${counts.get(name) ?? 0} bytes 0 }`);
+  }
   addChain(lines, 'always', [...ALWAYS, ...listen.flatMap(acceptRules)]);
   for (const [index, { host }] of interfaces.entries()) {
-    addChain(lines, `interface_${index}`, ['jump always', ...host.flatMap(acceptRules), 'counter drop']);
+    addChain(lines, `interface_${index}`, [
+      'jump always',
+      ...host.flatMap(acceptRules),
+      `counter name discarded_${index} drop`,
+    ]);
   }
   addChain(lines, 'input', [
     'type filter hook input priority filter - 10; policy accept;',

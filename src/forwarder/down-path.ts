@@ -1,5 +1,6 @@
 /**
- * What a control device sends on /tunnel (Fig. 12, S1205 to S1206): looked up, checked, handed to its interface.
+ * What a control device sends on /tunnel (Fig. 12, S1205, S1206; S705): looked up, checked, handed to its interface.
+ * Data reception processing section 370, and the way down of distribution section 350 and tunnel transfer section 66.
  *
  *     message -> for each frame: data   -> DownTunnel -> in order? -> allowed? -> InterfaceTransmitter
  *                                credit -> the rule's `granted`

@@ -1,5 +1,6 @@
 /**
- * The way of a received packet at the forwarder (Fig. 11, S1101 to S1106; Fig. 29, S601 to S609).
+ * The way of a received packet at the forwarder (Fig. 11, S1101 to S1106; Fig. 29, S601, S602, S605 to S609). The way up
+ * of distribution section 350 and tunnel transfer section 66, with destination determination section 71.
  *
  *     PacketReceiver --packet()--> FrameView --match--> every matching rule --credit?--> its peer's batch
  *                    --batchEnd()--> every peer that got something flushes

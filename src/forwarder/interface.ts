@@ -1,5 +1,6 @@
 /**
- * One offered interface of the forwarder: logical network IF 76 with its physical IF 73.
+ * One offered interface of the forwarder: network IFs 390 and 392, or logical network IF 76 with its physical network IF
+ * 73, and what IF information acquisition section 72 knows of it.
  *
  * Owns both packet sockets while the link exists and is offered. Rules and down tunnels name the interface, not the
  * sockets, so they outlive a link that goes and comes back.

@@ -1,5 +1,6 @@
 /**
- * A control device as the packet path knows it: where its up frames are gathered.
+ * A control device as the packet path knows it: where its up frames are gathered (S1106; S608, S609). Data transmission
+ * processing section 360.
  *
  *     Rule matched -> append (header, copy of the frame) -> batch full or receive batch over -> flush -> TunnelChannel
  *

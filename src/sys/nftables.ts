@@ -51,6 +51,21 @@ export async function listTables(): Promise<NftTable[]> {
   );
 }
 
+/** Packets that each named counter of a table has counted; none where there is no such table. @throws as applyRuleset */
+export async function readCounters(family: string, table: string): Promise<Map<string, number>> {
+  try {
+    const said = JSON.parse(await nft(['-j', 'list', 'counters', 'table', family, table], '')) as {
+      nftables: { counter?: { name: string; packets: number } }[];
+    };
+    return new Map(
+      said.nftables.flatMap(({ counter }) => (counter === undefined ? [] : [[counter.name, counter.packets]])),
+    );
+  } catch (error) {
+    if (error instanceof SystemError && error.errno === E.ENOENT) return new Map();
+    throw error;
+  }
+}
+
 /** @returns what it wrote to stdout */
 function nft(args: readonly string[], input: string): Promise<string> {
   return new Promise((resolve, reject) => {

@@ -12,7 +12,8 @@
  *    the loop, after timers and other descriptors;
  *  - while draining goes on over several turns the signal is blocked, so that packets don't interrupt their own processing;
  *    a signal that came meanwhile stays pending and is delivered when it is unblocked;
- *  - O_ASYNC is cleared before the handler goes: the default action of SIGIO ends the process.
+ *  - the handler comes before the first O_ASYNC and never goes: the default action of SIGIO ends the process, and one may
+ *    still be pending when the last source was disarmed. It does not keep the process alive.
  */
 import koffi from 'koffi';
 import { F, must, O, POLL, sys } from './libc.js';
@@ -43,13 +44,17 @@ sigset[(SIGIO - 1) >> 3] = 1 << ((SIGIO - 1) & 7);
 class Readiness {
   private readonly sources: Source[] = [];
   private pollfds = Buffer.alloc(POLLFD_BYTES * 16);
+  private handled = false;
   private scheduled = false;
   private blocked = false;
   private running = false;
 
   /** Starts to watch a source and drains it once. */
   arm(source: Source): void {
-    if (this.sources.length === 0) process.on('SIGIO', this.onSignal);
+    if (!this.handled) {
+      this.handled = true;
+      process.on('SIGIO', this.onSignal);
+    }
     this.sources.push(source);
     this.layOut();
     // Owned by the main thread, not the process: the signal mask of `run` then holds for it.
@@ -70,7 +75,6 @@ class Readiness {
     if (flags >= 0) sys.fcntl(source.fd, F.SETFL, flags & ~O.ASYNC);
     this.sources.splice(index, 1);
     this.layOut();
-    if (this.sources.length === 0) process.off('SIGIO', this.onSignal);
   }
 
   private layOut(): void {

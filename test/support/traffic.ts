@@ -101,8 +101,12 @@ export class Capture {
     return new Capture(program);
   }
 
+  get stream(): Buffer {
+    return this.program.output;
+  }
+
   get records(): CaptureRecord[] {
-    return readPcap(this.program.output);
+    return readPcap(this.stream);
   }
 
   get frames(): Buffer[] {

@@ -1,0 +1,163 @@
+/**
+ * A control device that serves a mount: what `fwdfs mount` runs, in the foreground or in the background.
+ *
+ *     mount point made ready --> mount --> forwarders tried once --> serving --> unmounted, or a signal to stop --> exit
+ */
+import { accessSync, constants, readdirSync, statSync } from 'node:fs';
+import { errnoName, errnoOf, FwdfsError, SystemError } from '../base/errors.js';
+import type { Logger } from '../base/log.js';
+import {
+  type ForwarderSource,
+  isShortForm,
+  loadControlConfig,
+  parseSource,
+  type RemoteForwarder,
+} from '../control/config.js';
+import { ControlDevice } from '../control/control-device.js';
+import type { ForwarderLink } from '../control/forwarder-link.js';
+import { loadForwarderConfig } from '../forwarder/config.js';
+import { Forwarder } from '../forwarder/forwarder.js';
+import { unmount } from '../fusefs/mount.js';
+import { FuseServer } from '../fusefs/server.js';
+import { isDeviceName } from '../sys/config-file.js';
+import { onStopSignal, UsageError } from './exit.js';
+import { fileOptions, idOption, type MountOptionValues } from './mount-options.js';
+import { mountAt, pulseOf, silent } from './mounts.js';
+import { packageVersion } from './version.js';
+
+/** How long a mount waits for forwarders that neither answer nor refuse. */
+const SETTLE_MS = 2000;
+
+export interface ServeOptions {
+  /** A configuration file, or NAME=URL[,NAME=URL…]. */
+  readonly source: string;
+  readonly mountPoint: string;
+  readonly values: MountOptionValues;
+  /** A line per FUSE request and reply on stderr. */
+  readonly traceFuse: boolean;
+  readonly log: Logger;
+}
+
+/** The forwarder of a source as the control device reaches it; one that is `local` is started in this process. */
+async function reach(
+  source: ForwarderSource,
+  values: MountOptionValues,
+  started: Forwarder[],
+  log: Logger,
+): Promise<RemoteForwarder> {
+  if (source.kind === 'local') {
+    const forwarder = new Forwarder(loadForwarderConfig(source.file), log);
+    await forwarder.start();
+    started.push(forwarder);
+    const url = forwarder.urls[0];
+    if (url === undefined) throw new FwdfsError('bad-config', `${source.file}: expected listen:`);
+    return { kind: 'remote', url, token: null, tokenFile: values.token_file ?? null, tls: null };
+  }
+  const { ca = null, cert = null, key = null } = values;
+  return {
+    ...source,
+    tokenFile: source.token === null ? (source.tokenFile ?? values.token_file ?? null) : null,
+    tls: source.tls ?? (ca === null && cert === null && key === null ? null : { ca, cert, key }),
+  };
+}
+
+function checkOptions(source: string, values: MountOptionValues): void {
+  if (!isShortForm(source) && source.includes('://')) {
+    throw new UsageError(`expected NAME=URL or a configuration file: give the forwarder a name, fwd1=${source}`);
+  }
+  if (values.name !== undefined && !isDeviceName(values.name)) {
+    throw new UsageError(`-o name=${values.name}: expected letters, digits, "_", "-" and "."`);
+  }
+  for (const [name, file] of fileOptions(values)) {
+    if (name === 'log_file') continue;
+    try {
+      accessSync(file, constants.R_OK);
+    } catch (error) {
+      throw new Error(`-o ${name}=${file}: expected a file that can be read (${errnoName(errnoOf(error))})`, {
+        cause: error,
+      });
+    }
+  }
+}
+
+/** Refuses a mount point that can't be one, and clears away a mount of ours that a crash left behind. */
+async function prepareMountPoint(mountPoint: string, values: MountOptionValues, log: Logger): Promise<void> {
+  const mounted = mountAt(mountPoint);
+  if (mounted !== undefined) {
+    const pulse = await pulseOf(mounted);
+    if (pulse === 'silent') throw silent(mounted);
+    if (pulse === 'alive') {
+      throw new Error(`${mounted} is a mount of fwdfs already: use another directory, or fwdfs umount ${mounted}`);
+    }
+    unmount(mounted, true);
+    log.warn({ mountPoint: mounted }, 'a dead mount was cleared away');
+  }
+  const stats = statSync(mountPoint, { throwIfNoEntry: false });
+  if (stats === undefined) throw new Error(`${mountPoint} is not there: mkdir ${mountPoint}`);
+  if (!stats.isDirectory()) throw new Error(`${mountPoint} is no directory: expected an empty one`);
+  if (values.nonempty === undefined && readdirSync(mountPoint).length > 0) {
+    throw new Error(`${mountPoint} is not empty: use an empty directory, or -o nonempty to hide what is there`);
+  }
+}
+
+function mountOrExplain(server: FuseServer): void {
+  try {
+    server.mount();
+  } catch (error) {
+    if (!(error instanceof SystemError) || (error.code !== 'EPERM' && error.code !== 'EACCES')) throw error;
+    throw new Error(`mounting needs root (CAP_SYS_ADMIN and /dev/fuse): run it with sudo (${error.message})`, {
+      cause: error,
+    });
+  }
+}
+
+/**
+ * Resolves when the mount can be used. From then on the process ends with the mount.
+ * @returns a line for each forwarder that was not reached
+ */
+export async function serve({ source, mountPoint, values, traceFuse, log }: ServeOptions): Promise<string[]> {
+  checkOptions(source, values);
+  const config = isShortForm(source) ? parseSource(source) : loadControlConfig(source);
+  await prepareMountPoint(mountPoint, values, log);
+  const forwarders: Forwarder[] = [];
+  const device = new ControlDevice({ name: values.name ?? config.name, version: packageVersion(), log });
+  const server = new FuseServer({
+    root: device.root,
+    mountPoint,
+    source,
+    options: {
+      allowOther: values.allow_other !== undefined,
+      readOnly: values.ro !== undefined,
+      uid: idOption(values, 'uid'),
+      gid: idOption(values, 'gid'),
+    },
+    log,
+    ...(traceFuse ? { trace: (line: string): void => void process.stderr.write(`${line}\n`) } : {}),
+  });
+  const release = async (): Promise<void> => {
+    device.close();
+    await Promise.all(forwarders.map((forwarder) => forwarder.stop()));
+  };
+  const end = async (): Promise<void> => {
+    await release();
+    process.exit(0);
+  };
+  const links: ForwarderLink[] = [];
+  try {
+    mountOrExplain(server);
+    server.onEnd = () => void end();
+    onStopSignal(() => void server.unmount().then(end));
+    for (const [name, forwarder] of config.forwarders) {
+      links.push(device.addForwarder(name, await reach(forwarder, values, forwarders, log)));
+    }
+    await Promise.race([device.settled(), new Promise((resolve) => setTimeout(resolve, SETTLE_MS))]);
+  } catch (error) {
+    await server.unmount();
+    await release();
+    throw error;
+  }
+  log.info({ mountPoint, forwarders: [...config.forwarders.keys()] }, 'mounted');
+  return links
+    .filter((link) => !link.isConnected)
+    .map((link) => `${link.name} is not connected yet, it is tried again: ${link.state.lastError || 'no answer'}`);
+}

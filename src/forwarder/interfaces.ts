@@ -1,0 +1,153 @@
+/**
+ * All offered interfaces of the forwarder: IF acquisition and transmission section 63 with IF information acquisition 72.
+ *
+ *     kernel --netlink--> LinkMonitor --> ForwarderInterface (sockets) --> onSet, onAttributes: told to control devices
+ *                                     \--> Discard (nftables)
+ *
+ * Owns the link monitor, the interfaces and the discarding in the kernel.
+ */
+import type { Counters } from '../base/counters.js';
+import { describe, FwdfsError } from '../base/errors.js';
+import { ATTRIBUTE_DELAY_MS, DISCARD_COUNTS_MS } from '../base/limits.js';
+import type { Logger } from '../base/log.js';
+import { parseProtocolAddress, type ProtocolAddress } from '../packet/protocol-address.js';
+import { type Link, LinkMonitor } from '../sys/links.js';
+import { type ForwarderConfig, interfaceConfig, type ListenAddress } from './config.js';
+import { Discard, type DiscardInterface } from './discard.js';
+import type { DistributionTable } from './distribution-table.js';
+import { ForwarderInterface } from './interface.js';
+import type { TransmitResult } from './interface-transmitter.js';
+
+/** Our own port, which discarding always admits. */
+function listenPort(address: ListenAddress): ProtocolAddress[] {
+  return address.kind === 'tcp' ? [parseProtocolAddress(`tcp:${address.port}`)] : [];
+}
+
+export class Interfaces {
+  /** The set of interfaces that are there changed. */
+  onSet: () => void = () => undefined;
+  /** Something about an interface changed. */
+  onAttributes: (name: string) => void = () => undefined;
+  private readonly config: ForwarderConfig;
+  private readonly distribution: DistributionTable;
+  private readonly result: TransmitResult;
+  private readonly log: Logger;
+  private readonly links: LinkMonitor;
+  private readonly discard: Discard;
+  private readonly entries = new Map<string, ForwarderInterface>();
+  private readonly changed = new Set<string>();
+  private attributeTimer: NodeJS.Timeout | null = null;
+  private discardCounts: Promise<ReadonlyMap<string, number>> | null = null;
+
+  constructor(config: ForwarderConfig, distribution: DistributionTable, result: TransmitResult, log: Logger) {
+    this.config = config;
+    this.distribution = distribution;
+    this.result = result;
+    this.log = log;
+    this.links = new LinkMonitor(log);
+    this.discard = new Discard(config.name, config.listen.flatMap(listenPort));
+  }
+
+  /** Resolves when the interfaces are open and the kernel discards as configured. */
+  async start(): Promise<void> {
+    this.links.onChange = (kind, link) => this.linkChanged(kind, link);
+    this.links.start();
+    for (const link of this.links.links().values()) this.linkAppeared(link);
+    await this.applyDiscard();
+  }
+
+  async stop(): Promise<void> {
+    this.links.close();
+    if (this.attributeTimer !== null) clearTimeout(this.attributeTimer);
+    for (const entry of this.entries.values()) entry.gone();
+    await this.discard.remove();
+  }
+
+  /** Also one that is not there just now, once it was. */
+  find(name: string): ForwarderInterface | undefined {
+    return this.entries.get(name);
+  }
+
+  /** @throws FwdfsError no-such-interface for one that is not offered or not there */
+  get(name: string): ForwarderInterface {
+    const entry = this.entries.get(name);
+    if (entry === undefined || entry.present === null) {
+      throw new FwdfsError('no-such-interface', `${this.config.name} offers no interface ${name}`);
+    }
+    return entry;
+  }
+
+  /** Names of the interfaces that are there. */
+  get names(): string[] {
+    return [...this.entries.values()].filter((entry) => entry.present !== null).map((entry) => entry.name);
+  }
+
+  private linkAppeared(link: Link): void {
+    if (interfaceConfig(this.config, link.name) === null) return;
+    let entry = this.entries.get(link.name);
+    if (entry === undefined) {
+      entry = new ForwarderInterface(link.name, this.distribution.of(link.name), this.result, this.log);
+      this.entries.set(link.name, entry);
+    }
+    entry.update(link);
+  }
+
+  private linkChanged(kind: 'added' | 'changed' | 'removed', link: Link): void {
+    const wasThere = (this.entries.get(link.name)?.present ?? null) !== null;
+    if (kind === 'removed') this.entries.get(link.name)?.gone();
+    else this.linkAppeared(link);
+    const isThere = (this.entries.get(link.name)?.present ?? null) !== null;
+    if (wasThere !== isThere) {
+      this.onSet();
+      this.applyDiscard().catch((error: unknown) => this.log.error({ error: describe(error) }, 'discarding not set'));
+    } else if (isThere) {
+      this.changed.add(link.name);
+      this.attributeTimer ??= setTimeout(this.tellChanges, ATTRIBUTE_DELAY_MS);
+    }
+  }
+
+  /** Gathered, since every rule that comes or goes may change the interface's own flags and back. */
+  private readonly tellChanges = (): void => {
+    this.attributeTimer = null;
+    for (const name of this.changed) this.onAttributes(name);
+    this.changed.clear();
+  };
+
+  private async applyDiscard(): Promise<void> {
+    const interfaces: DiscardInterface[] = [];
+    for (const name of this.names) {
+      const config = interfaceConfig(this.config, name);
+      if (config !== null) interfaces.push({ name, ...config });
+    }
+    await this.discard.apply(interfaces);
+  }
+
+  /**
+   * Name and value of each counter of an interface: the kernel's, then ours.
+   * @param lost counts of frames that name no interface, shown at every one
+   */
+  async statistics(name: string, lost: Counters): Promise<string[][]> {
+    const entry = this.get(name);
+    entry.collectDrops();
+    const rows = [...this.links.statistics(entry.attributes?.index ?? 0)].map(([counter, value]) => [
+      counter,
+      String(value),
+    ]);
+    const discarded = (await this.discarded()).get(name) ?? 0;
+    for (const [counter, value] of entry.counters.snapshot()) {
+      rows.push([counter, String(counter === 'drop_discarded' ? discarded : value + lost.get(counter))]);
+    }
+    return rows;
+  }
+
+  /** One look into the kernel serves all who ask within a moment: a listing reads every counter, one file each. */
+  private discarded(): Promise<ReadonlyMap<string, number>> {
+    if (this.discardCounts === null) {
+      this.discardCounts = this.discard.counts();
+      setTimeout(() => {
+        this.discardCounts = null;
+      }, DISCARD_COUNTS_MS).unref();
+    }
+    return this.discardCounts;
+  }
+}
