@@ -30,7 +30,6 @@ export const ERRORS = {
     errno: E.ENETDOWN,
     advice: 'the interface was removed at the forwarder; open it again when it is back',
   },
-  claimed: { errno: E.EBUSY, advice: 'another opener holds the claim; wait until it closes' },
   'bad-capture': {
     errno: E.EINVAL,
     advice: "write a pcap or pcapng stream of the interface's link type with whole frames",
@@ -39,7 +38,6 @@ export const ERRORS = {
   'frame-mismatch': { errno: E.EINVAL, advice: "write only frames of the name's protocol address" },
   'frame-too-short': { errno: E.EINVAL, advice: 'write a whole frame with its link layer header' },
   'frame-too-long': { errno: E.EMSGSIZE, advice: "keep frames within the interface's MTU" },
-  'buffer-too-small': { errno: E.EMSGSIZE, advice: 'read with a buffer of at least the MTU and the link layer header' },
   'not-sent': { errno: E.EIO, advice: "look at the forwarder's .state: a written frame was not put on the interface" },
   'not-authenticated': {
     errno: E.EACCES,
@@ -84,7 +82,13 @@ export class FwdfsError extends Error {
   }
 }
 
-const NAMES = new Map<number, string>(Object.entries(E).map(([name, value]) => [value, name]));
+/** Second names of the same numbers on Linux. */
+const ALIASES: readonly string[] = ['EWOULDBLOCK', 'ENOTSUP', 'EDEADLOCK'];
+const NAMES = new Map<number, string>(
+  Object.entries(E)
+    .filter(([name]) => !ALIASES.includes(name))
+    .map(([name, value]) => [value, name]),
+);
 
 /** The symbolic name of a positive errno, `errno N` for one that Node does not know. */
 export function errnoName(errno: number): string {

@@ -33,8 +33,6 @@ export const PACKET_BATCH_COUNT = 64;
 export const PACKET_DRAIN_CALLS = 16;
 /** Receive buffer asked for on a packet socket. */
 export const PACKET_RECEIVE_BUFFER_BYTES = 32 << 20;
-/** Frames that wait for an interface that takes no more just now. */
-export const TRANSMIT_BACKLOG_BYTES = 64 << 20;
 /** How long a suspended session keeps its rules. */
 export const RESUME_TIME_MS = 30_000;
 /** First wait before connecting again; it doubles, with jitter, up to RECONNECT_MAX_MS. */

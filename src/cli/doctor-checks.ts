@@ -37,11 +37,16 @@ const CAPABILITIES = { CAP_NET_ADMIN: 12, CAP_NET_RAW: 13, CAP_SYS_ADMIN: 21 } a
 /** Tries a command. @returns what is wrong, or null */
 function attempt(command: string, ...args: string[]): Promise<string | null> {
   return new Promise((settle) => {
-    execFile(command, args, { timeout: COMMAND_TIMEOUT_MS, env: { ...process.env, LC_ALL: 'C' } }, (error, _, stderr) => {
-      if (error === null) settle(null);
-      else if (error.code === 'ENOENT') settle('not found');
-      else settle(stderr.trim().split('\n', 1)[0] || error.message.split('\n', 1)[0] || 'failed');
-    });
+    execFile(
+      command,
+      args,
+      { timeout: COMMAND_TIMEOUT_MS, env: { ...process.env, LC_ALL: 'C' } },
+      (error, _, stderr) => {
+        if (error === null) settle(null);
+        else if (error.code === 'ENOENT') settle('not found');
+        else settle(stderr.trim().split('\n', 1)[0] || error.message.split('\n', 1)[0] || 'failed');
+      },
+    );
   });
 }
 

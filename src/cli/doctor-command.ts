@@ -85,7 +85,8 @@ async function doctor(flags: DoctorFlags): Promise<void> {
     );
   } else print(findings);
   if (failed.length === 0) return;
-  const advice = flags.fix === true ? 'could not be mended: see "what to do"' : 'missing: fwdfs doctor --fix mends what it can';
+  const advice =
+    flags.fix === true ? 'could not be mended: see "what to do"' : 'missing: fwdfs doctor --fix mends what it can';
   process.stderr.write(`fwdfs: ${failed.map(({ check }) => check.name).join(', ')} ${advice}\n`);
   process.exitCode = EXIT_FAILED;
 }

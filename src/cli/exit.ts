@@ -17,7 +17,9 @@ export function exitStatusOf(error: unknown): number {
 
 /** The one line of an error, with its newline. */
 export function errorLine(error: unknown): string {
-  return `fwdfs: ${describe(error).replaceAll(/\s*\n\s*/g, '; ')}\n`;
+  return `fwdfs: ${describe(error)
+    .trim()
+    .replaceAll(/\s*\n\s*/g, '; ')}\n`;
 }
 
 /** Runs a command's action; what it throws becomes one line and an exit status. */

@@ -44,7 +44,8 @@ Examples:
         }
         printTable({ columns: COLUMNS, rows: forwarders.flatMap(rowsOf) });
         for (const { forwarder, connected, lastError } of forwarders) {
-          if (!connected) process.stderr.write(`fwdfs: ${forwarder} is not connected: ${lastError || 'still trying'}\n`);
+          if (!connected)
+            process.stderr.write(`fwdfs: ${forwarder} is not connected: ${lastError || 'still trying'}\n`);
         }
       }),
     );

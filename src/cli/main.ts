@@ -35,7 +35,6 @@ export function makeProgram(): Command {
     .description('Remote network interfaces as files')
     .version(packageVersion())
     .addOption(new Option('--log-level <level>', 'what is logged on stderr').choices([...LOG_LEVELS]).default('info'))
-    .showHelpAfterError('(fwdfs --help shows the commands)')
     .addHelpText(
       'after',
       `
@@ -46,7 +45,15 @@ Examples:
   $ fwdfs mount --help`,
     );
   for (const add of COMMANDS) add(program);
+  for (const command of allCommands(program)) {
+    command.showHelpAfterError(`(${pathOf(command)} --help shows how)`).exitOverride();
+  }
   return program;
+}
+
+/** The words that call a command. */
+export function pathOf(command: Command): string {
+  return command.parent === null ? command.name() : `${pathOf(command.parent)} ${command.name()}`;
 }
 
 /** The program and the commands below it. */
@@ -56,7 +63,6 @@ export function allCommands(command: Command): Command[] {
 
 export async function main(argv: readonly string[]): Promise<void> {
   const program = makeProgram();
-  for (const command of allCommands(program)) command.exitOverride();
   try {
     await program.parseAsync([...argv]);
   } catch (error) {

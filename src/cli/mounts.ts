@@ -21,9 +21,7 @@ export function fwdfsMounts(mountinfo = readFileSync('/proc/self/mountinfo', 'la
     const place = line.split(' ')[4];
     const type = line.slice(line.indexOf(' - ') + 3).split(' ')[0];
     if (place === undefined || type === undefined) continue;
-    const path = place.replace(/\\([0-7]{3})/g, (_, digits: string) =>
-      String.fromCharCode(Number.parseInt(digits, 8)),
-    );
+    const path = place.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)));
     const name = Buffer.from(path, 'latin1').toString();
     types.delete(name);
     types.set(name, type);

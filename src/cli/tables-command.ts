@@ -39,7 +39,9 @@ async function readTables(reader: MountReader, devices: readonly string[], table
         throw new Error(`${device} has no table ${table}: it has ${names.join(', ')}`);
       }
       try {
-        return await Promise.all((table === undefined ? names : [table]).map((name) => readTable(reader, device, name)));
+        return await Promise.all(
+          (table === undefined ? names : [table]).map((name) => readTable(reader, device, name)),
+        );
       } catch (error) {
         failures.push(await explain(reader, device, error));
         return [];

@@ -81,7 +81,8 @@ async function umount(argument: string, flags: UmountFlags): Promise<void> {
   const umount2 = (how: number): boolean => {
     const errno = -sys.umount2(mountPoint, how | UMOUNT_NOFOLLOW);
     if (errno <= 0) return true;
-    if (errno === EPERM) throw new Error(`${mountPoint} can't be unmounted without root: sudo fwdfs umount ${argument}`);
+    if (errno === EPERM)
+      throw new Error(`${mountPoint} can't be unmounted without root: sudo fwdfs umount ${argument}`);
     if (errno !== EBUSY) throw new SystemError('umount', errno, mountPoint);
     return false;
   };

@@ -1,5 +1,5 @@
 /**
- * The commands of `.ctl`, one a line (DESIGN.md section 3).
+ * The commands of `.ctl`, one a line.
  *
  *     rule add NAME       a rule without an open file: NAME as a symbol's, without framing
  *     rule remove NAME    takes it back
@@ -10,8 +10,8 @@ import type { ForwarderLink } from './forwarder-link.js';
 import { ruleName, type UpTunnel } from './up-tunnel.js';
 
 export class RuleCommands {
-  /** Rules that were set by hand, by forwarder and name. */
-  private readonly rules = new Map<string, UpTunnel>();
+  /** Rules that were set by hand, or are about to be, by name. A forwarder that was removed takes its own along. */
+  private readonly rules = new WeakMap<ForwarderLink, Map<string, Promise<UpTunnel>>>();
 
   /** Carries out one line written to the `.ctl` of a forwarder. */
   async run(link: ForwarderLink, command: string): Promise<void> {

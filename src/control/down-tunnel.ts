@@ -66,7 +66,7 @@ export class DownTunnel {
   private end = 0;
   private waiters: Waiter[] = [];
   private failure: FwdfsError | null = null;
-  /** Told of every frame that was not sent, for `.state`. */
+  /** Told why a barrier will fail, for `.state`. */
   private readonly onError: (text: string) => void;
   /** Called when credit came back. */
   wake: () => void = keep;
@@ -159,7 +159,12 @@ export class DownTunnel {
   /** Every frame up to `sequence` was dealt with; `errno` is not 0 if that very frame was not put on the interface. */
   confirm(sequence: number, errno: number): void {
     if (sequence > this.sequence || sequence < this.confirmed) return;
-    if (errno !== 0 && sequence > this.confirmed) this.fail(`${this.symbol}: frame not sent (${errnoName(errno)})`);
+    if (errno !== 0 && sequence > this.confirmed) {
+      // Barriers that wait for the frames before it are not concerned.
+      this.confirmed = sequence - 1;
+      this.settle();
+      this.fail(`${this.symbol}: frame not sent (${errnoName(errno)})`);
+    }
     this.confirmed = sequence;
     while (this.chunks.length > 0) {
       const chunk = this.chunks[0] as Buffer;
@@ -183,7 +188,9 @@ export class DownTunnel {
     this.wake();
   }
 
+  /** The first failure since the last barrier is the one that is told. */
   private fail(text: string): void {
+    if (this.failure !== null) return;
     this.failure = new FwdfsError('not-sent', text);
     this.onError(text);
   }

@@ -1,5 +1,5 @@
 /**
- * The directory of one forwarder: its symbols, `.if`, `.tables`, `.state` and `.ctl` (DESIGN.md section 3). Symbol
+ * The directory of one forwarder: its symbols, `.if`, `.tables`, `.state` and `.ctl`. Symbol
  * generation section 220 (S802), and input and output section 21.
  *
  * The names of the interfaces are listed; every other valid name can be opened and is listed while it is open. While the

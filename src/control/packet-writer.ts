@@ -24,6 +24,8 @@ const SENT = 1;
 const NS_PER_MS = 1e6;
 /** A frame that is due within this time goes now: timers are no finer. */
 const PACE_TOLERANCE_MS = 0.5;
+/** The longest time that setTimeout takes; a frame that is due later is looked at again then. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
 
 export interface WriterOptions {
   readonly framing: Framing;
@@ -104,7 +106,7 @@ export class PacketWriter implements FrameSink {
     const wait = this.paceStart + time - now;
     if (wait <= PACE_TOLERANCE_MS) return true;
     if (this.paceTimer !== null) clearTimeout(this.paceTimer);
-    this.paceTimer = setTimeout(this.wake, wait);
+    this.paceTimer = setTimeout(this.wake, Math.min(wait, MAX_TIMER_MS));
     return false;
   }
 
@@ -122,7 +124,10 @@ export class PacketWriter implements FrameSink {
     const stream = this.stream;
     if (stream instanceof HexReader && !stream.atBoundary && !stream.finish(this)) {
       await this.tunnel.sync();
-      throw stream.error ?? this.refusal ?? new FwdfsError('bad-hex', 'the last line is not a whole frame');
+      // What it was refused for may have been credit, which is back now, or never comes.
+      if (stream.error !== null || this.refusal !== null || !stream.finish(this)) {
+        throw stream.error ?? this.refusal ?? new FwdfsError('not-sent', 'the last line: the forwarder is not connected');
+      }
     }
     await this.tunnel.sync();
     if (stream !== null && !stream.atBoundary) {

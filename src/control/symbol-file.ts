@@ -1,5 +1,5 @@
 /**
- * A symbol as a file (DESIGN.md section 3): `open()` asks for what its access mode needs, the last `close()` gives it back.
+ * A symbol as a file: `open()` asks for what its access mode needs, the last `close()` gives it back.
  * It stands where the source text has virtual IF 222 and virtual IF 43. The kernel tells of every open (S1001, S1002, S222,
  * S223) and last close (S901), so it is also access determination section 234 and destination determination section 41.
  *
@@ -14,7 +14,7 @@ import type { FileNode, OpenFile, OpenRequest, SyncReason } from '../fusefs/tree
 import type { SymbolName } from '../packet/symbol-name.js';
 import { O, POLL } from '../sys/libc.js';
 import type { DownTunnel } from './down-tunnel.js';
-import { type ForwarderLink, mayWrite } from './forwarder-link.js';
+import { type ForwarderLink, mayWrite, type RemoteInterface } from './forwarder-link.js';
 import { PacketReader } from './packet-reader.js';
 import { PacketWriter } from './packet-writer.js';
 import { ReaderQueue } from './reader-queue.js';
@@ -65,6 +65,7 @@ export class SymbolFile implements FileNode {
     const { symbol, link } = this;
     if (symbol.claim) throw new FwdfsError('bad-symbol-name', `${this.listed}: :claim is not served`);
     const access = request.flags & O.ACCMODE;
+    const remote = link.interfaceOf(symbol.interface);
     const [up, down] = await Promise.allSettled([
       access === O.WRONLY ? null : link.acquireUp(symbol),
       access === O.RDONLY ? null : link.acquireDown(symbol.interface, symbol.text, symbol.protocol),
@@ -75,7 +76,7 @@ export class SymbolFile implements FileNode {
       throw up.status === 'rejected' ? up.reason : down.status === 'rejected' ? down.reason : new Error('unreachable');
     }
     this.use.opened(this.listed);
-    return new OpenSymbol(link, symbol, request, up.value, down.value, () => this.use.closed(this.listed));
+    return new OpenSymbol(link, remote, symbol, request, up.value, down.value, () => this.use.closed(this.listed));
   }
 }
 
@@ -89,6 +90,7 @@ class OpenSymbol implements OpenFile {
 
   constructor(
     link: ForwarderLink,
+    remote: RemoteInterface,
     symbol: SymbolName,
     request: OpenRequest,
     up: UpTunnel | null,
@@ -99,7 +101,6 @@ class OpenSymbol implements OpenFile {
     this.up = up;
     this.closed = closed;
     this.synchronous = symbol.framing === 'hex' || (request.flags & O.DSYNC) !== 0;
-    const remote = link.interfaceOf(symbol.interface);
     const linkType = remote.attributes?.linkType ?? PCAP_ETHERNET;
     const { framing, gso, paced, protocol } = symbol;
     const { wake } = request;

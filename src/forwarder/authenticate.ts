@@ -1,5 +1,5 @@
 /**
- * Who a control device is (DESIGN.md section 6): a client certificate, a token, or, without either, only loopback unless
+ * Who a control device is: a client certificate, a token, or, without either, only loopback unless
  * the configuration says `insecure: true`.
  *
  * A name that the configuration gives a token is never accepted without it, also not on loopback: otherwise any local user

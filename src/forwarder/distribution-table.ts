@@ -5,7 +5,7 @@
  * down, so that a packet meets only the rules that can match it, however many there are:
  *
  *     any      *                         every packet
- *     ether    arp, ether:0x88cc         by EtherType
+ *     ether    arp, ether:0x88cc         by EtherType, behind the VLAN tags and before them
  *     protocol icmp, ip:89, tcp          by IP protocol, rules without a port
  *     port     udp:520, tcp:A:80         by IP protocol and local port
  *
@@ -36,7 +36,7 @@ export interface Rule {
   dropped: number;
 }
 
-/** Which end of a frame is the local one (DESIGN.md section 2, protocol address). */
+/** Which end of a frame is the local one of a protocol address. */
 export const SIDE = { RECEIVED: 0, SENT: 1 } as const;
 export type Side = (typeof SIDE)[keyof typeof SIDE];
 
@@ -116,7 +116,13 @@ export class InterfaceRules {
   match(view: FrameView, frame: Buffer, side: Side, seen: number, matched: Rule[]): number {
     let count = 0;
     count = this.take(this.any.get('*'), view, frame, side, seen, matched, count);
-    if (this.ether.size > 0) count = this.take(this.ether.get(view.etherType), view, frame, side, seen, matched, count);
+    if (this.ether.size > 0) {
+      const { etherType, outerEtherType } = view;
+      count = this.take(this.ether.get(etherType), view, frame, side, seen, matched, count);
+      if (outerEtherType !== etherType) {
+        count = this.take(this.ether.get(outerEtherType), view, frame, side, seen, matched, count);
+      }
+    }
     if (view.protocol < 0) return count;
     if (this.protocol.size > 0) {
       count = this.take(this.protocol.get(view.protocol), view, frame, side, seen, matched, count);

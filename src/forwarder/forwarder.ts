@@ -1,12 +1,12 @@
 /**
- * The forwarder: forwarding device 300 (load balancer) and 50 (router), put together.
+ * The forwarder: forwarding device 300 (load balancer, Fig. 1) and forwarding device 50 (router, Fig. 24), put together.
  *
  *     control device -- messages --> TransferControl: permission table -> distribution and reception table
  *     interface -----> InterfaceReceiver -> distribution table -> Peer -> tunnel
  *     tunnel --------> DownPath -> reception table -> InterfaceTransmitter -> interface
  *
- * Owns the tables, the sessions' peers and the listening sockets. What was created in the kernel is removed in `stop`, and
- * swept at the next start.
+ * Owns the tables, the sessions' peers and the listening sockets: its TunnelServer is IF 380 and inter-device communication
+ * IF 77. What was created in the kernel is removed in `stop`, and swept at the next start.
  */
 import { Counters } from '../base/counters.js';
 import { describe, FwdfsError } from '../base/errors.js';
@@ -74,7 +74,7 @@ export class Forwarder implements SessionHandler {
     return this.server.urls;
   }
 
-  /** Resolves when control devices can connect. */
+  /** S205 to S208: resolves when control devices can connect. */
   async start(): Promise<void> {
     const { listen, tls } = this.config;
     try {

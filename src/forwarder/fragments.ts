@@ -1,14 +1,16 @@
 /**
- * Fragments follow their first fragment (DESIGN.md section 5): only the first has the ports.
+ * Fragments follow their first fragment: only the first has the ports.
  *
- * A table with one place per hash of (source, destination, identification, protocol): a newer datagram takes the place of
- * an older one, so nothing grows and nothing is swept. The whole key is compared by a second hash over the same fields; a
- * chance of one in 2^32 per pair of datagrams that share a place is accepted.
+ * A table with one place per hash of (source, destination, identification) and, for IPv4 (RFC 791), protocol: a newer
+ * datagram takes the place of an older one, so nothing grows and nothing is swept. The whole key is compared by a second
+ * hash over the same fields; a chance of one in 2^32 per pair of datagrams that share a place is accepted. In IPv6 the
+ * protocol too is the first fragment's to tell: extension headers may stand between (RFC 8200, 4.5).
  */
 import { FRAGMENT_TABLE_SIZE, FRAGMENT_TIME_MS } from '../base/limits.js';
 import type { FrameView } from '../packet/headers.js';
+import { IPV4_ADDRESS_BYTES } from '../packet/ip-address.js';
 
-const WORDS = 4; // check hash, source port, destination port, time in seconds
+const WORDS = 5; // check hash, source port, destination port, protocol, time in seconds
 
 export class FragmentTable {
   private readonly words = new Float64Array(FRAGMENT_TABLE_SIZE * WORDS);
@@ -16,9 +18,10 @@ export class FragmentTable {
   private check = 0;
 
   private hash(view: FrameView, frame: Buffer): void {
-    let a = (view.fragmentId ^ (view.protocol << 24)) | 0;
-    let b = Math.imul(view.fragmentId + 0x9e3779b9, 0x85ebca6b) ^ view.protocol;
     const bytes = view.addressLength;
+    const protocol = bytes === IPV4_ADDRESS_BYTES ? view.protocol : 0;
+    let a = (view.fragmentId ^ (protocol << 24)) | 0;
+    let b = Math.imul(view.fragmentId + 0x9e3779b9, 0x85ebca6b) ^ protocol;
     for (let i = 0; i < bytes; i++) {
       a = Math.imul(a ^ (frame[view.sourceOffset + i] ?? 0), 0x01000193);
       b = Math.imul(b + (frame[view.sourceOffset + i] ?? 0), 0xcc9e2d51);
@@ -36,17 +39,19 @@ export class FragmentTable {
     this.words[at] = this.check;
     this.words[at + 1] = view.sourcePort;
     this.words[at + 2] = view.destinationPort;
-    this.words[at + 3] = seconds;
+    this.words[at + 3] = view.protocol;
+    this.words[at + 4] = seconds;
   }
 
-  /** Sets the ports of a later fragment in `view`. @returns false when its first fragment is not known */
+  /** Sets protocol and ports of a later fragment in `view`. @returns false when its first fragment is not known */
   recall(view: FrameView, frame: Buffer, seconds: number): boolean {
     this.hash(view, frame);
     const at = this.place * WORDS;
     if (this.words[at] !== this.check) return false;
-    if (seconds - (this.words[at + 3] ?? 0) > FRAGMENT_TIME_MS / 1000) return false;
+    if (seconds - (this.words[at + 4] ?? 0) > FRAGMENT_TIME_MS / 1000) return false;
     view.sourcePort = this.words[at + 1] ?? -1;
     view.destinationPort = this.words[at + 2] ?? -1;
+    view.protocol = this.words[at + 3] ?? -1;
     return true;
   }
 }

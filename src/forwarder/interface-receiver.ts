@@ -9,11 +9,12 @@
  * promiscuous mode, outgoing frames. All of that is taken back with the last rule that needs it.
  */
 import { C, type Counters } from '../base/counters.js';
-import { COARSE_FILTER_DELAY_MS } from '../base/limits.js';
+import { errnoOf } from '../base/errors.js';
+import { COARSE_FILTER_DELAY_MS, MAX_FRAME_BYTES } from '../base/limits.js';
 import { coarseFilter } from '../packet/bpf.js';
 import { FrameView, type LinkType } from '../packet/headers.js';
 import type { ProtocolAddress } from '../packet/protocol-address.js';
-import { MEMBERSHIP, PacketReceiver, PKTTYPE, type PacketSink } from '../sys/packet-socket.js';
+import { MEMBERSHIP, PKTTYPE, type PacketSink } from '../sys/packet-socket.js';
 import { DATA_OUTGOING } from '../tunnel/frames.js';
 import { type InterfaceRules, type Rule, SEEN, SIDE } from './distribution-table.js';
 import { FragmentTable } from './fragments.js';
@@ -21,6 +22,21 @@ import type { Peer } from './peer.js';
 
 const LATER_FRAGMENT = 2;
 const FIRST_FRAGMENT = 1;
+
+/** Where frames come from; PacketReceiver is the one, a test's is told which. */
+export interface FrameInlet {
+  /** Starts to deliver. Set a filter first. */
+  start(): void;
+  /** Classic BPF, replaces the one before at once. */
+  setFilter(program: Buffer): void;
+  setOutgoing(wanted: boolean): void;
+  /** @param kind of MEMBERSHIP @param address MAC address for MULTICAST */
+  setMembership(kind: number, joined: boolean, address?: Buffer): void;
+  /** Frames lost because it was full, since the last call. */
+  takeDrops(): number;
+  /** Leaves every membership too. */
+  close(): void;
+}
 
 /** What a rule asks of its interface. */
 function multicastOf(protocol: ProtocolAddress): 'none' | 'all' | Buffer {
@@ -52,8 +68,8 @@ class Need {
   }
 
   add(): void {
+    if (this.count === 0) this.change(true);
     this.count += 1;
-    if (this.count === 1) this.change(true);
   }
 
   drop(): void {
@@ -65,7 +81,7 @@ class Need {
 export class InterfaceReceiver implements PacketSink {
   private readonly rules: InterfaceRules;
   private readonly counters: Counters;
-  private readonly socket: PacketReceiver;
+  private readonly socket: FrameInlet;
   private readonly linkType: LinkType;
   private readonly view = new FrameView();
   private readonly fragments = new FragmentTable();
@@ -80,8 +96,9 @@ export class InterfaceReceiver implements PacketSink {
   private passesAll = false;
   private readonly onFailed: (errno: number) => void;
 
+  /** @param open makes the inlet, which is owned from there on; what it or the inlet's setting up throws is thrown */
   constructor(
-    ifindex: number,
+    open: (sink: PacketSink) => FrameInlet,
     linkType: LinkType,
     rules: InterfaceRules,
     counters: Counters,
@@ -91,16 +108,21 @@ export class InterfaceReceiver implements PacketSink {
     this.counters = counters;
     this.linkType = linkType;
     this.onFailed = onFailed;
-    this.socket = new PacketReceiver(ifindex, this);
+    this.socket = open(this);
     this.allMulticast = new Need((needed) => this.socket.setMembership(MEMBERSHIP.ALLMULTI, needed));
     this.promiscuous = new Need((needed) => this.socket.setMembership(MEMBERSHIP.PROMISC, needed));
     this.outgoing = new Need((needed) => this.socket.setOutgoing(needed));
-    for (const rule of rules) this.require(rule);
-    this.buildFilter();
-    this.socket.start();
+    try {
+      for (const rule of rules) this.require(rule);
+      this.buildFilter();
+      this.socket.start();
+    } catch (error) {
+      this.socket.close();
+      throw error;
+    }
   }
 
-  /** A rule came: when this returns, its packets are delivered. */
+  /** A rule came: when this returns, its packets are delivered. If it throws, the rule has to be removed again. */
   ruleAdded(rule: Rule): void {
     this.require(rule);
     this.widen();
@@ -121,8 +143,12 @@ export class InterfaceReceiver implements PacketSink {
       if (multicast === 'all') needs.push(this.allMulticast);
       else if (multicast !== 'none') needs.push(this.group(multicast));
     }
-    for (const need of needs) need.add();
-    this.needs.set(rule, needs);
+    const held: Need[] = [];
+    this.needs.set(rule, held);
+    for (const need of needs) {
+      need.add();
+      held.push(need);
+    }
   }
 
   private group(address: Buffer): Need {
@@ -146,8 +172,8 @@ export class InterfaceReceiver implements PacketSink {
       return;
     }
     if (!this.passesAll) {
-      this.passesAll = true;
       this.socket.setFilter(PASS_ALL);
+      this.passesAll = true;
     }
     this.filterDirty = true;
   }
@@ -162,7 +188,13 @@ export class InterfaceReceiver implements PacketSink {
   private readonly onFilterTimer = (): void => {
     this.filterTimer = null;
     if (!this.filterDirty) return;
-    this.buildFilter();
+    this.filterTimer = setTimeout(this.onFilterTimer, COARSE_FILTER_DELAY_MS);
+    try {
+      this.buildFilter();
+    } catch (error) {
+      // The filter that stays lets more through; the next change of the rules tries again.
+      this.onFailed(errnoOf(error));
+    }
   };
 
   private buildFilter(): void {
@@ -191,6 +223,11 @@ export class InterfaceReceiver implements PacketSink {
     nanoseconds: number,
   ): void {
     const counters = this.counters;
+    // A tag that was put back can make a frame longer than the tunnel takes.
+    if (length > MAX_FRAME_BYTES) {
+      counters.add(C.drop_truncated, 1);
+      return;
+    }
     counters.add(C.forwarder_rx_frames, 1);
     counters.add(C.forwarder_rx_bytes, length);
     const view = this.view;

@@ -10,12 +10,25 @@
  * frame and is reported for it. The windows of the down tunnels bound the backlog.
  */
 import { C, type Counters } from '../base/counters.js';
-import { isBusy, PacketTransmitter } from '../sys/packet-socket.js';
+import { isBusy } from '../sys/packet-socket.js';
 import { addressOf } from '../sys/libc.js';
 import { FRAME_HEADER_BYTES, getCounter, getLength, OFFLOAD_OFFSET } from '../tunnel/frames.js';
 import type { DownTunnel } from './reception-table.js';
 
 const RETRY_MS = 1;
+/** Places of frames that are out which may stand before the backlog until they are cut off. */
+const MAX_SPENT = 4096;
+
+/** Where frames leave; PacketTransmitter is the one, a test's keeps them. */
+export interface FrameOutlet {
+  /** Frames that one `flush` can take. */
+  readonly room: number;
+  /** @param vnet address of the frame's virtio_net_hdr @param frame address of its first byte: both stay until `flush` */
+  add(vnet: number, frame: number, length: number): void;
+  /** Empties the batch. @returns how many, from the first on, were taken; or minus the errno of the first */
+  flush(): number;
+  close(): void;
+}
 
 /** Told what became of each frame, in order per tunnel. */
 export interface TransmitResult {
@@ -26,7 +39,7 @@ export interface TransmitResult {
 }
 
 export class InterfaceTransmitter {
-  private readonly socket: PacketTransmitter;
+  private readonly outlet: FrameOutlet;
   private readonly counters: Counters;
   private readonly result: TransmitResult;
   // Frames of the batch in hand, then those that wait: parallel arrays, so that a frame costs no object.
@@ -39,8 +52,9 @@ export class InterfaceTransmitter {
   private lastMessage: Buffer | null = null;
   private lastAddress = 0;
 
-  constructor(ifindex: number, counters: Counters, result: TransmitResult) {
-    this.socket = new PacketTransmitter(ifindex);
+  /** Owns the outlet from here on. */
+  constructor(outlet: FrameOutlet, counters: Counters, result: TransmitResult) {
+    this.outlet = outlet;
     this.counters = counters;
     this.result = result;
   }
@@ -77,14 +91,14 @@ export class InterfaceTransmitter {
         continue;
       }
       let at = this.first;
-      while (at < end && this.socket.room > 0 && this.errnos[at] === 0) {
+      while (at < end && this.outlet.room > 0 && this.errnos[at] === 0) {
         const message = this.messages[at] as Buffer;
         const offset = this.offsets[at] as number;
         const header = this.address(message) + offset;
-        this.socket.add(header + OFFLOAD_OFFSET, header + FRAME_HEADER_BYTES, getLength(message, offset));
+        this.outlet.add(header + OFFLOAD_OFFSET, header + FRAME_HEADER_BYTES, getLength(message, offset));
         at += 1;
       }
-      const count = this.socket.flush();
+      const count = this.outlet.flush();
       if (count < 0) {
         if (isBusy(-count)) {
           this.retryTimer = setTimeout(this.retry, RETRY_MS);
@@ -104,6 +118,13 @@ export class InterfaceTransmitter {
       this.offsets.length = 0;
       this.tunnels.length = 0;
       this.errnos.length = 0;
+      this.first = 0;
+    } else if (this.first >= MAX_SPENT) {
+      // An interface that is slow for long has a backlog for long: what is out must not pile up before it.
+      this.messages.splice(0, this.first);
+      this.offsets.splice(0, this.first);
+      this.tunnels.splice(0, this.first);
+      this.errnos.splice(0, this.first);
       this.first = 0;
     }
   }
@@ -137,14 +158,16 @@ export class InterfaceTransmitter {
     if (this.retryTimer !== null) clearTimeout(this.retryTimer);
     this.retryTimer = null;
     for (let i = this.first; i < this.messages.length; i++) {
-      this.counters.add(C.drop_tx_error, 1);
-      this.settle(i, errno);
+      const refused = this.errnos[i] as number;
+      if (refused === 0) this.counters.add(C.drop_tx_error, 1);
+      this.settle(i, refused === 0 ? errno : refused);
     }
     this.errnos = [];
     this.messages = [];
     this.offsets = [];
     this.tunnels = [];
     this.first = 0;
-    this.socket.close();
+    this.outlet.close();
+    this.result.backlogMoved();
   }
 }

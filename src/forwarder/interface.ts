@@ -12,6 +12,7 @@ import type { Logger } from '../base/log.js';
 import type { LinkType } from '../packet/headers.js';
 import { parseIpv4, parseIpv6 } from '../packet/ip-address.js';
 import { type Link, pcapLinkType } from '../sys/links.js';
+import { PacketReceiver, PacketTransmitter } from '../sys/packet-socket.js';
 import type { InterfaceRules, Rule } from './distribution-table.js';
 import type { Outlet } from './down-path.js';
 import { InterfaceReceiver } from './interface-receiver.js';
@@ -95,21 +96,27 @@ export class ForwarderInterface implements Outlet {
     if (this.link?.index !== link.index) {
       this.gone();
       this.linkType = pcap === PCAP_ETHERNET ? 'ethernet' : 'raw';
-      this.open(link);
+      if (!this.open(link)) return;
     }
     this.link = link;
   }
 
-  private open(link: Link): void {
+  private open(link: Link): boolean {
     try {
-      this.transmitter = new InterfaceTransmitter(link.index, this.counters, this.result);
-      this.receiver = new InterfaceReceiver(link.index, this.linkType, this.rules, this.counters, (errno) => {
-        this.log.debug({ interface: this.name, errno }, 'packet socket reports an error');
-      });
+      this.transmitter = new InterfaceTransmitter(new PacketTransmitter(link.index), this.counters, this.result);
+      this.receiver = new InterfaceReceiver(
+        (sink) => new PacketReceiver(link.index, sink),
+        this.linkType,
+        this.rules,
+        this.counters,
+        (errno) => this.log.debug({ interface: this.name, errno }, 'packet socket reports an error'),
+      );
+      return true;
     } catch (error) {
-      // The link went away between the netlink message and here; its removal is the next message.
+      // Mostly the link went away between the netlink message and here; else its next change tries again.
       this.log.warn({ interface: this.name, error: describe(error) }, 'cannot open the interface');
       this.gone();
+      return false;
     }
   }
 

@@ -1,5 +1,6 @@
 /**
- * All offered interfaces of the forwarder: IF acquisition and transmission section 63 with IF information acquisition 72.
+ * All offered interfaces of the forwarder: IF acquisition and transmission section 63 with IF information
+ * acquisition section 72.
  *
  *     kernel --netlink--> LinkMonitor --> ForwarderInterface (sockets) --> onSet, onAttributes: told to control devices
  *                                     \--> Discard (nftables)

@@ -1,9 +1,17 @@
 /**
- * The right `write` without `inject` (DESIGN.md section 5): frames leave only with the interface's own MAC address and IP
+ * The right `write` without `inject`: frames leave only with the interface's own MAC address and IP
  * addresses as their source. ARP (RFC 826) carries a sender address of each kind, which must be ours too; the unspecified
- * address is allowed, since DHCP and duplicate address detection send from it.
+ * address is allowed, since DHCP and duplicate address detection send from it. IP that cannot be read, or stands behind
+ * more tags than are read, might have any source.
  */
-import type { FrameView, LinkType } from '../packet/headers.js';
+import {
+  ETHERTYPE_IPV4,
+  ETHERTYPE_IPV6,
+  ETHERTYPE_QINQ,
+  ETHERTYPE_VLAN,
+  type FrameView,
+  type LinkType,
+} from '../packet/headers.js';
 import { ETHERTYPE_ARP } from '../packet/protocol-address.js';
 
 export interface OwnAddresses {
@@ -14,6 +22,8 @@ export interface OwnAddresses {
 }
 
 const MAC_BYTES = 6;
+/** Ether types of frames whose IP addresses would be in the view if they could be read. */
+const UNREAD: ReadonlySet<number> = new Set([ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_VLAN, ETHERTYPE_QINQ]);
 
 function same(own: Buffer, frame: Buffer, offset: number): boolean {
   for (let i = 0; i < own.length; i++) if (own[i] !== frame[offset + i]) return false;
@@ -48,5 +58,5 @@ export function isOwnSource(
     const sender = view.l3Offset + 8;
     return same(own.mac, frame, sender) && isOwnIp(own, frame, sender + MAC_BYTES, 4);
   }
-  return true;
+  return !UNREAD.has(view.etherType);
 }

@@ -6,6 +6,8 @@
  *     tunnel generation request  -> permission?  -> down tunnel in the reception table (S805, S806, S215)
  *     transfer request           -> permission?  -> rule in the distribution table (S1007, S226)
  *     … deletion request         -> gone (S904)
+ *
+ * So it is table generation sections 64 and 65 and, in Fig. 31, deletion section 75.
  */
 import { FwdfsError } from '../base/errors.js';
 import { DOWN_WINDOW_BYTES, MAX_DOWN_TUNNELS_PER_CONTROL, MAX_RULES_PER_CONTROL } from '../base/limits.js';
@@ -119,7 +121,12 @@ export class TransferControl {
       dropped: 0,
     };
     distribution.add(rule);
-    entry.ruleAdded(rule);
+    try {
+      entry.ruleAdded(rule);
+    } catch (error) {
+      this.removeRule(rule);
+      throw error;
+    }
     log.debug({ control: peer.identity, interface: rule.interface, protocol: protocol.text }, 'rule added');
     return { upTunnel: fields.upTunnel };
   }

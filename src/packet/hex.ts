@@ -19,7 +19,7 @@ const RETURN = -4;
 
 /** What each character is: a digit's value, or one of the above. */
 const MEANING = new Int8Array(256).fill(OTHER);
-for (const [index, digit] of [...'0123456789abcdef'].entries()) {
+for (const [index, digit] of '0123456789abcdef'.split('').entries()) {
   MEANING[digit.charCodeAt(0)] = index;
   MEANING[digit.toUpperCase().charCodeAt(0)] = index;
 }

@@ -5,7 +5,7 @@
  *                                                            ^                                        |
  *                                                            +--- setImmediate, if one stopped early -+
  *
- * SIGIO is an edge and shared by all descriptors, so this registry alone owns it (DESIGN.md section 7). The rules that make
+ * SIGIO is an edge and shared by all descriptors, so this registry alone owns it. The rules that make
  * sure that nothing is forgotten and nothing starves:
  *  - a source is drained once right after it is armed, for what came before;
  *  - `drain` reads until EAGAIN or until it used up its bound; then it returns true and is called again in the next turn of

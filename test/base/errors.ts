@@ -13,15 +13,15 @@ import {
   SystemError,
 } from '../../src/base/errors.js';
 
-const { EACCES, EAGAIN, EBUSY, EIO, ENOENT } = constants.errno;
+const { EACCES, EAGAIN, EIO, ENOENT } = constants.errno;
 
 t.test('an error of ours has its code, what happened, and one line that says what to do', async (t) => {
   const cause = new Error('why');
-  const error = new FwdfsError('claimed', 'fwd1/eth0:udp:53', { cause });
-  t.equal(error.code, 'claimed');
+  const error = new FwdfsError('not-permitted', 'fwd1/eth0:udp:53', { cause });
+  t.equal(error.code, 'not-permitted');
   t.equal(error.what, 'fwd1/eth0:udp:53');
-  t.equal(error.message, `fwd1/eth0:udp:53: ${ERRORS.claimed.advice}`);
-  t.equal(error.errno, EBUSY);
+  t.equal(error.message, `fwd1/eth0:udp:53: ${ERRORS['not-permitted'].advice}`);
+  t.equal(error.errno, EACCES);
   t.equal(error.cause, cause);
   t.equal(error.name, 'FwdfsError');
   t.ok(error instanceof Error);

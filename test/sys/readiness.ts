@@ -120,7 +120,7 @@ t.test('64 busy descriptors beside timers: none starves, none is forgotten', asy
   const BUSY_MS = 1000;
   const ends = Array.from({ length: COUNT }, () => pair(t));
   const readers = ends.map(({ receive }) => new Reader(receive, 4));
-  const sent = new Array<number>(COUNT).fill(0);
+  const sent = ends.map(() => 0);
   let busy = true;
   for (const [i, reader] of readers.entries()) {
     const again = (): void => {

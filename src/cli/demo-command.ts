@@ -1,0 +1,79 @@
+/**
+ * `fwdfs demo`: everything on one machine, ready to play with.
+ *
+ *     checks --> sweep --> build --> start --> steps --+-- wait for a signal --> end
+ *                            \________ any failure, any signal ________________/
+ */
+import type { Command } from 'commander';
+import { CHECKS, examine } from './doctor-checks.js';
+import { action, onStopSignal } from './exit.js';
+
+const SIGNAL_NUMBERS: Readonly<Partial<Record<NodeJS.Signals, number>>> = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 };
+/** Shells say so of a program that a signal ended. */
+const EXIT_BY_SIGNAL = 128;
+
+async function requireHost(): Promise<void> {
+  const findings = await examine(CHECKS.filter(({ need }) => need === 'run'));
+  const missing = findings.filter(({ problem }) => problem !== null).map(({ check }) => check.name);
+  if (missing.length === 0) return;
+  throw new Error(`the demo needs ${missing.join(', ')}: fwdfs doctor --fix mends it (as root)`);
+}
+
+async function demo(flags: { readonly exit?: boolean }): Promise<void> {
+  await requireHost();
+  const [{ DemoLab, sweep }, { DemoSteps }] = await Promise.all([import('./demo-lab.js'), import('./demo-steps.js')]);
+  const print = (line: string): void => void process.stdout.write(`${line}\n`);
+  let isReady = false;
+  const stopped = new Promise<void>((resolve) => {
+    onStopSignal((signal) => {
+      if (!isReady) process.exitCode = EXIT_BY_SIGNAL + (SIGNAL_NUMBERS[signal] ?? 0);
+      resolve();
+    });
+    // Nobody reads any more.
+    process.stdout.once('error', () => resolve());
+  });
+  if ((await sweep()) > 0) print('Took away what an earlier demo left behind.');
+  const lab = new DemoLab();
+  const steps = new DemoSteps(lab, print);
+  const show = async (): Promise<void> => {
+    print('Building three network namespaces, a forwarder and a control device …');
+    await lab.build();
+    await lab.start();
+    steps.drawing();
+    await steps.all();
+    isReady = true;
+    if (flags.exit === true) return;
+    print(`\nIt is all yours, in another terminal:
+
+  cd ${lab.folder}
+  cat fwd/fwd1/eth0 | tcpdump -nr -
+  ip netns exec ${lab.netns('node')} ping 10.9.0.1
+
+Ctrl-C here takes everything down.`);
+    await stopped;
+  };
+  const shown = show();
+  try {
+    await Promise.race([shown, stopped, lab.failed]);
+  } finally {
+    shown.catch(() => undefined);
+    await lab.end();
+  }
+}
+
+export function addDemoCommand(program: Command): void {
+  program
+    .command('demo')
+    .description('everything on one machine, in network namespaces, ready to play with')
+    .option('--exit', 'show it and end')
+    .addHelpText(
+      'after',
+      `
+Needs root, and what fwdfs doctor checks. Ctrl-C takes everything down.
+
+Examples:
+  $ sudo fwdfs demo
+  $ sudo fwdfs demo --exit`,
+    )
+    .action(action(demo));
+}
