@@ -118,6 +118,11 @@ export function errnoOf(error: unknown): number {
   return E.EIO;
 }
 
+/** Whether it is an error of ours with one of these codes. */
+export function hasCode(error: unknown, ...codes: ErrorCode[]): boolean {
+  return error instanceof FwdfsError && codes.includes(error.code);
+}
+
 /** One line for a log or a person, whatever was thrown. */
 export function describe(error: unknown): string {
   return error instanceof Error ? error.message : String(error);

@@ -1,10 +1,12 @@
 /**
  * `fwdfs demo`: everything on one machine, ready to play with.
  *
- *     checks --> sweep --> build --> start --> steps --+-- wait for a signal --> end
+ *     checks --> sweep --> build --> start --> steps, or the command --+-- wait for a signal --> end
  *                            \________ any failure, any signal ________________/
  */
+import { spawn } from 'node:child_process';
 import type { Command } from 'commander';
+import type { DemoLab } from './demo-lab.js';
 import { CHECKS, examine } from './doctor-checks.js';
 import { action, onStopSignal } from './exit.js';
 
@@ -16,10 +18,26 @@ async function requireHost(): Promise<void> {
   const findings = await examine(CHECKS.filter(({ need }) => need === 'run'));
   const missing = findings.filter(({ problem }) => problem !== null).map(({ check }) => check.name);
   if (missing.length === 0) return;
-  throw new Error(`the demo needs ${missing.join(', ')}: fwdfs doctor --fix mends it (as root)`);
+  if (process.getuid?.() !== 0) throw new Error('the demo needs root: sudo fwdfs demo');
+  throw new Error(`the demo needs ${missing.join(', ')}: fwdfs doctor --fix mends what it can`);
 }
 
-async function demo(flags: { readonly exit?: boolean }): Promise<void> {
+/** Runs a command on the control device, with the names of what there is in its environment. */
+async function runIn(lab: DemoLab, [command = '', ...args]: readonly string[]): Promise<void> {
+  const child = spawn(command, args, {
+    stdio: 'inherit',
+    env: { ...process.env, FWD: lab.mountPoint, NODE_NETNS: lab.netns('node'), FORWARDER_NETNS: lab.netns('fwd') },
+  });
+  await new Promise<void>((resolve, reject) => {
+    child.once('error', reject);
+    child.once('close', (status, signal) => {
+      process.exitCode = status ?? EXIT_BY_SIGNAL + (SIGNAL_NUMBERS[signal ?? 'SIGTERM'] ?? 0);
+      resolve();
+    });
+  });
+}
+
+async function demo(command: readonly string[], flags: { readonly exit?: boolean }): Promise<void> {
   await requireHost();
   const [{ DemoLab, sweep }, { DemoSteps }] = await Promise.all([import('./demo-lab.js'), import('./demo-steps.js')]);
   const print = (line: string): void => void process.stdout.write(`${line}\n`);
@@ -29,13 +47,20 @@ async function demo(flags: { readonly exit?: boolean }): Promise<void> {
       if (!isReady) process.exitCode = EXIT_BY_SIGNAL + (SIGNAL_NUMBERS[signal] ?? 0);
       resolve();
     });
-    // Nobody reads any more.
-    process.stdout.once('error', () => resolve());
+    // Nobody reads any more; each line that is still printed says so again.
+    process.stdout.on('error', () => resolve());
   });
   if ((await sweep()) > 0) print('Took away what an earlier demo left behind.');
   const lab = new DemoLab();
   const steps = new DemoSteps(lab, print);
   const show = async (): Promise<void> => {
+    if (command.length > 0) {
+      await lab.build();
+      await lab.start();
+      isReady = true;
+      await runIn(lab, command);
+      return;
+    }
     print('Building three network namespaces, a forwarder and a control device …');
     await lab.build();
     await lab.start();
@@ -65,6 +90,7 @@ export function addDemoCommand(program: Command): void {
   program
     .command('demo')
     .description('everything on one machine, in network namespaces, ready to play with')
+    .argument('[command...]', 'run this in the demo, with FWD, NODE_NETNS and FORWARDER_NETNS set, and end with it')
     .option('--exit', 'show it and end')
     .addHelpText(
       'after',
@@ -73,7 +99,9 @@ Needs root, and what fwdfs doctor checks. Ctrl-C takes everything down.
 
 Examples:
   $ sudo fwdfs demo
-  $ sudo fwdfs demo --exit`,
+  $ sudo fwdfs demo --exit
+  $ sudo fwdfs demo -- bash
+  $ sudo fwdfs demo -- sh -c 'cat $FWD/fwd1/.tables/permission'`,
     )
     .action(action(demo));
 }

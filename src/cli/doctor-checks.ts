@@ -26,6 +26,7 @@ export interface Check {
   readonly automatic?: boolean;
 }
 
+const AS_ROOT = 'run it as root: sudo fwdfs …';
 const COMMAND_TIMEOUT_MS = 10_000;
 const NODE_MINIMUM = [20, 11] as const;
 const AF_PACKET = 17;
@@ -76,7 +77,7 @@ function capability(name: keyof typeof CAPABILITIES, why: string): Check {
     name,
     need: 'run',
     why,
-    command: 'run it as root: sudo fwdfs …',
+    command: AS_ROOT,
     probe: immediate(() => {
       const mask = /^CapEff:\s*([0-9a-f]+)$/m.exec(textOf('/proc/self/status'))?.[1] ?? '0';
       return (BigInt(`0x${mask}`) & (1n << BigInt(CAPABILITIES[name]))) === 0n ? 'this process does not have it' : null;
@@ -240,7 +241,8 @@ export function examine(checks: readonly Check[]): Promise<Finding[]> {
   return Promise.all(checks.map(async (check) => ({ check, problem: await problemOf(check) })));
 }
 
-/** The command that mends a check, as one would type it. */
-export function mendOf({ command, package: name }: Check): string {
-  return command ?? `apt-get install -y ${name ?? ''}`;
+/** The command that mends what was found, as one would type it. */
+export function mendOf({ check, problem }: Finding): string {
+  if (problem !== null && /EPERM|EACCES|not permitted|permission denied/i.test(problem)) return AS_ROOT;
+  return check.command ?? `apt-get install -y ${check.package ?? ''}`;
 }

@@ -44,6 +44,7 @@ function install(packages: ReadonlySet<string>): void {
 
 /** Installs what is missing, all in one go; then, for what still fails, runs the commands that may be run without asking. */
 async function fix(findings: readonly Finding[]): Promise<void> {
+  if (process.getuid?.() !== 0) throw new Error('--fix needs root: sudo fwdfs doctor --fix');
   const failed = findings.filter(isFailure).map(({ check }) => check);
   install(new Set(failed.flatMap((check) => (check.command === undefined ? [check.package ?? ''] : []))));
   const left = (await examine(failed)).filter(isFailure).map(({ check }) => check);
@@ -55,11 +56,12 @@ async function fix(findings: readonly Finding[]): Promise<void> {
 function print(findings: readonly Finding[]): void {
   printTable({
     columns: ['check', 'result', 'what to do'],
-    rows: findings.map(({ check, problem }) =>
-      problem === null
-        ? [check.name, 'ok']
-        : [check.name, check.need === 'advice' ? `note: ${problem}` : problem, `${mendOf(check)}   (${check.why})`],
-    ),
+    rows: findings.map((finding) => {
+      const { check, problem } = finding;
+      if (problem === null) return [check.name, 'ok'];
+      const result = check.need === 'advice' ? `note: ${problem}` : problem;
+      return [check.name, result, `${mendOf(finding)}   (${check.why})`];
+    }),
   });
 }
 
@@ -80,7 +82,7 @@ async function doctor(flags: DoctorFlags): Promise<void> {
         why: finding.check.why,
         problem: finding.problem,
         package: finding.check.package ?? null,
-        command: mendOf(finding.check),
+        command: mendOf(finding),
       })),
     );
   } else print(findings);

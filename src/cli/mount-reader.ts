@@ -121,8 +121,9 @@ export class MountReader {
     for (const id of this.waiting.keys()) this.settle(id, error);
   }
 
+  /** Calls that are still under way fail. */
   close(): void {
-    this.child.removeAllListeners('exit');
+    this.failAll(new Error('the reader of the mount was closed'));
     this.child.kill('SIGKILL');
     if (this.child.connected) this.child.disconnect();
     this.child.unref();

@@ -24,6 +24,8 @@ async function explain(reader: MountReader, verb: string, path: string, error: u
       return new Error(`${path} was added already: fwdfs rule remove ${path} takes it back`);
     case 'EACCES':
       return new Error(`${forwarder} does not permit ${name}: add a line to its permissions`);
+    case 'EINVAL':
+      return new Error(`${path}: a rule has an interface, a protocol address and a scope, and nothing more`);
     default:
       return new Error(`${path}: ${error.code}`);
   }

@@ -38,6 +38,16 @@ export interface ServeOptions {
   readonly log: Logger;
 }
 
+/** A forwarder with the options for all of them, where it has none of its own. */
+function complete(source: RemoteForwarder, values: MountOptionValues): RemoteForwarder {
+  const { ca = null, cert = null, key = null } = values;
+  return {
+    ...source,
+    tokenFile: source.token === null ? (source.tokenFile ?? values.token_file ?? null) : null,
+    tls: source.tls ?? (ca === null && cert === null && key === null ? null : { ca, cert, key }),
+  };
+}
+
 /** The forwarder of a source as the control device reaches it; one that is `local` is started in this process. */
 async function reach(
   source: ForwarderSource,
@@ -53,12 +63,7 @@ async function reach(
     if (url === undefined) throw new FwdfsError('bad-config', `${source.file}: expected listen:`);
     return { kind: 'remote', url, token: null, tokenFile: values.token_file ?? null, tls: null };
   }
-  const { ca = null, cert = null, key = null } = values;
-  return {
-    ...source,
-    tokenFile: source.token === null ? (source.tokenFile ?? values.token_file ?? null) : null,
-    tls: source.tls ?? (ca === null && cert === null && key === null ? null : { ca, cert, key }),
-  };
+  return complete(source, values);
 }
 
 function checkOptions(source: string, values: MountOptionValues): void {
@@ -120,7 +125,12 @@ export async function serve({ source, mountPoint, values, traceFuse, log }: Serv
   const config = isShortForm(source) ? parseSource(source) : loadControlConfig(source);
   await prepareMountPoint(mountPoint, values, log);
   const forwarders: Forwarder[] = [];
-  const device = new ControlDevice({ name: values.name ?? config.name, version: packageVersion(), log });
+  const device = new ControlDevice({
+    name: values.name ?? config.name,
+    version: packageVersion(),
+    complete: (forwarder) => complete(forwarder, values),
+    log,
+  });
   const server = new FuseServer({
     root: device.root,
     mountPoint,

@@ -5,16 +5,21 @@
  *     rule remove NAME    takes it back
  */
 import { FwdfsError } from '../base/errors.js';
-import { parseSymbolName } from '../packet/symbol-name.js';
+import { parseSymbolName, type SymbolName } from '../packet/symbol-name.js';
 import type { ForwarderLink } from './forwarder-link.js';
 import { ruleName, type UpTunnel } from './up-tunnel.js';
 
 export class RuleCommands {
-  /** Rules that were set by hand, or are about to be, by name. A forwarder that was removed takes its own along. */
-  private readonly rules = new WeakMap<ForwarderLink, Map<string, Promise<UpTunnel>>>();
+  private readonly link: ForwarderLink;
+  /** Rules that were set by hand, or are about to be, by name. */
+  private readonly rules = new Map<string, Promise<UpTunnel>>();
 
-  /** Carries out one line written to the `.ctl` of a forwarder. */
-  async run(link: ForwarderLink, command: string): Promise<void> {
+  constructor(link: ForwarderLink) {
+    this.link = link;
+  }
+
+  /** Carries out one line written to the `.ctl` of the forwarder. */
+  async run(command: string): Promise<void> {
     const words = command.trim().split(/\s+/);
     if (words.length === 1 && words[0] === '') return;
     const [object, verb, name] = words;
@@ -22,20 +27,27 @@ export class RuleCommands {
       throw new FwdfsError('bad-command', JSON.stringify(command));
     }
     const symbol = parseSymbolName(name);
-    const key = `${link.name}/${ruleName(symbol)}`;
-    const held = this.rules.get(key);
-    if (verb === 'remove') {
-      if (held === undefined) throw new FwdfsError('no-such-name', `no rule ${key} was added by hand`);
-      this.rules.delete(key);
-      link.releaseUp(held);
-    } else {
-      if (held !== undefined) throw new FwdfsError('already-there', `rule ${key}`);
-      this.rules.set(key, await link.acquireUp(symbol));
+    const key = ruleName(symbol);
+    if (symbol.text !== key) throw new FwdfsError('bad-command', `a rule has a scope and nothing more: ${key}`);
+    await (verb === 'add' ? this.add(key, symbol) : this.remove(key));
+  }
+
+  private async add(key: string, symbol: SymbolName): Promise<void> {
+    if (this.rules.has(key)) throw new FwdfsError('already-there', `rule ${this.link.name}/${key}`);
+    const held = this.link.acquireUp(symbol);
+    this.rules.set(key, held);
+    try {
+      await held;
+    } catch (error) {
+      if (this.rules.get(key) === held) this.rules.delete(key);
+      throw error;
     }
   }
 
-  /** Names of the rules that were set by hand. */
-  get names(): string[] {
-    return [...this.rules.keys()];
+  private async remove(key: string): Promise<void> {
+    const held = this.rules.get(key);
+    if (held === undefined) throw new FwdfsError('no-such-name', `no rule ${this.link.name}/${key} was added by hand`);
+    this.rules.delete(key);
+    this.link.releaseUp(await held);
   }
 }

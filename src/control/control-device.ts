@@ -11,7 +11,6 @@ import { CommandFile } from '../fusefs/command-file.js';
 import { TextFile } from '../fusefs/text-file.js';
 import { type DirectoryNode, inoOf, type Node, staticDirectory } from '../fusefs/tree.js';
 import { PROTOCOL_VERSION } from '../tunnel/messages.js';
-import { RuleCommands } from './commands.js';
 import type { RemoteForwarder } from './config.js';
 import { ForwarderDirectory } from './forwarder-directory.js';
 import { ForwarderLink } from './forwarder-link.js';
@@ -21,6 +20,8 @@ import { RECEPTION_COLUMNS, ReceptionTable, tableText, TRANSMISSION_COLUMNS, Tra
 export interface ControlDeviceOptions {
   readonly name: string;
   readonly version: string;
+  /** Adds what the mount's options say for all forwarders to one that `.ctl` names by its URL alone. */
+  readonly complete?: (source: RemoteForwarder) => RemoteForwarder;
   readonly log: Logger;
 }
 
@@ -30,7 +31,6 @@ export class ControlDevice {
   private readonly options: ControlDeviceOptions;
   private readonly links = new Map<string, ForwarderLink>();
   private readonly directories = new Map<string, ForwarderDirectory>();
-  private readonly rules = new RuleCommands();
   private readonly fixed: ReadonlyMap<string, Node>;
   readonly root: DirectoryNode;
 
@@ -96,7 +96,7 @@ export class ControlDevice {
       log: this.options.log,
     });
     this.links.set(name, link);
-    this.directories.set(name, new ForwarderDirectory(link, this.rules));
+    this.directories.set(name, new ForwarderDirectory(link));
     return link;
   }
 
@@ -124,7 +124,7 @@ export class ControlDevice {
     if (verb === 'remove') this.removeForwarder(what);
     else if (verb === 'add') {
       for (const [name, source] of parseSource(what).forwarders) {
-        if (source.kind === 'remote') this.addForwarder(name, source);
+        if (source.kind === 'remote') this.addForwarder(name, this.options.complete?.(source) ?? source);
       }
     } else throw new FwdfsError('bad-command', JSON.stringify(command));
   }

@@ -15,14 +15,15 @@
  * resumes goes on with them, any other gets new ids for them and what was not confirmed counts as not sent.
  */
 import { Counters } from '../base/counters.js';
-import { describe, FwdfsError } from '../base/errors.js';
+import { describe, FwdfsError, hasCode } from '../base/errors.js';
 import { UP_CREDIT_BYTES } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import type { ProtocolAddress } from '../packet/protocol-address.js';
 import { type ClientHandler, type ClientState, type Connected, TunnelClient } from '../tunnel/client.js';
 import type { ClientTls } from '../tunnel/dial.js';
-import type { Answer, Attributes, Message, MessageArgs, Right } from '../tunnel/messages.js';
+import type { Answer, Message, MessageArgs } from '../tunnel/messages.js';
 import { DownTunnel } from './down-tunnel.js';
+import { mayWrite, type RemoteInterface } from './remote-interface.js';
 import { UpPath } from './up-path.js';
 import type { ReceptionTable, TransmissionTable } from './tables.js';
 import { type RuleKey, ruleName, UpTunnel } from './up-tunnel.js';
@@ -40,23 +41,6 @@ export interface ForwarderLinkOptions {
   readonly log: Logger;
 }
 
-/** An interface of the forwarder, seen from here. */
-export interface RemoteInterface {
-  readonly name: string;
-  /** null while it may not be used. */
-  attributes: Attributes | null;
-  rights: ReadonlySet<Right>;
-  readonly counters: Counters;
-  /** The symbol's own down tunnel, made at registration; null while a writer has it. */
-  spare: DownTunnel | null;
-}
-
-const WRITE_RIGHTS: readonly Right[] = ['write', 'inject'];
-
-export function mayWrite(rights: ReadonlySet<Right>): boolean {
-  return WRITE_RIGHTS.some((right) => rights.has(right));
-}
-
 export class ForwarderLink implements ClientHandler {
   readonly name: string;
   readonly interfaces = new Map<string, RemoteInterface>();
@@ -69,7 +53,7 @@ export class ForwarderLink implements ClientHandler {
   private readonly closing = new Set<DownTunnel>();
   /** All tunnels of writers and symbols, also those that the forwarder does not know just now. */
   private readonly tunnels = new Set<DownTunnel>();
-  /** Up tunnels that were released and not yet deleted at the forwarder. */
+  /** Ids of rules that nobody wants, and that may be at the forwarder. */
   private readonly deletions = new Set<number>();
   private readonly upPath: UpPath;
   private sendError = '';
@@ -114,7 +98,10 @@ export class ForwarderLink implements ClientHandler {
   close(): void {
     this.client.close();
     for (const tunnel of this.tunnels) tunnel.lost('the control device stops');
-    for (const rule of this.rules.values()) rule.endReaders();
+    for (const rule of this.rules.values()) {
+      this.options.reception.remove(rule.id);
+      rule.endReaders();
+    }
   }
 
   /** The interface of that name. @throws FwdfsError not-connected, no-such-interface */
@@ -127,10 +114,8 @@ export class ForwarderLink implements ClientHandler {
   }
 
   async table(table: string, interfaceName?: string): Promise<Message<'table-rows'>> {
-    return this.client.request('table-request', {
-      table,
-      ...(interfaceName === undefined ? {} : { interface: interfaceName }),
-    });
+    const only = interfaceName === undefined ? {} : { interface: interfaceName };
+    return this.client.request('table-request', { table, ...only });
   }
 
   // --- up: rules ---
@@ -141,54 +126,67 @@ export class ForwarderLink implements ClientHandler {
     const name = ruleName(key);
     let tunnel = this.rules.get(name);
     if (tunnel === undefined) {
-      tunnel = new UpTunnel(this.options.reception.allocate(), key, this.name, remote.counters);
+      tunnel = new UpTunnel(key, this.name, remote.counters);
       this.rules.set(name, tunnel);
-      tunnel.ready = this.requestTransfer(tunnel);
     }
+    if (tunnel.state === 'unset') void this.setRule(tunnel);
     tunnel.holders += 1;
     try {
       await tunnel.ready;
     } catch (error) {
-      this.dropHolder(tunnel);
+      this.releaseUp(tunnel);
       throw error;
     }
     return tunnel;
   }
 
-  private async requestTransfer(tunnel: UpTunnel): Promise<void> {
+  private setRule(tunnel: UpTunnel): Promise<void> {
+    const { reception } = this.options;
+    reception.remove(tunnel.id);
+    tunnel.id = reception.allocate();
     // S1005 before S1006: the first packet may come before the response.
-    this.options.reception.add(tunnel);
+    reception.add(tunnel);
     tunnel.resetCredit();
-    await this.client.request('transfer-request', {
-      upTunnel: tunnel.id,
-      control: this.client.state.localAddress,
-      protocol: tunnel.key.protocol.text,
-      symbol: tunnel.name,
-      interface: tunnel.key.interface,
-      scope: tunnel.key.scope,
-      claim: false,
-      credit: UP_CREDIT_BYTES,
-    });
-    tunnel.active = true;
+    tunnel.state = 'asked';
+    tunnel.ready = this.requestTransfer(tunnel, tunnel.id);
+    return tunnel.ready;
+  }
+
+  private async requestTransfer(tunnel: UpTunnel, id: number): Promise<void> {
+    try {
+      await this.client.request('transfer-request', {
+        upTunnel: id,
+        control: this.client.state.localAddress,
+        protocol: tunnel.key.protocol.text,
+        symbol: tunnel.name,
+        interface: tunnel.key.interface,
+        scope: tunnel.key.scope,
+        claim: false,
+        credit: UP_CREDIT_BYTES,
+      });
+    } catch (error) {
+      tunnel.state = 'unset';
+      // Without an answer: the forwarder may have set it.
+      if (hasCode(error, 'not-connected', 'timed-out')) void this.deleteRule(id);
+      throw error;
+    }
+    tunnel.state = 'set';
+    tunnel.active = tunnel.holders > 0;
+    if (!tunnel.active) void this.deleteRule(id); // released meanwhile
   }
 
   /** S902, S903: the last holder takes the rule back. */
   releaseUp(tunnel: UpTunnel): void {
-    if (this.dropHolder(tunnel) && this.isConnected) void this.deleteRule(tunnel.id);
-  }
-
-  private dropHolder(tunnel: UpTunnel): boolean {
     tunnel.holders -= 1;
-    if (tunnel.holders > 0) return false;
+    if (tunnel.holders > 0) return;
     if (this.rules.get(tunnel.name) === tunnel) this.rules.delete(tunnel.name);
     this.options.reception.remove(tunnel.id);
-    const known = tunnel.active;
     tunnel.active = false;
-    if (known) this.deletions.add(tunnel.id);
-    return known;
+    if (tunnel.state === 'set') void this.deleteRule(tunnel.id);
   }
 
   private async deleteRule(id: number): Promise<void> {
+    this.deletions.add(id);
     try {
       await this.client.request('transfer-deletion-request', { upTunnel: id });
       this.deletions.delete(id);
@@ -235,8 +233,17 @@ export class ForwarderLink implements ClientHandler {
       interface: tunnel.interface,
       protocol: tunnel.protocol,
     });
+    if (!this.tunnels.has(tunnel)) return this.deleteTunnel(response.downTunnel);
     tunnel.established(response.downTunnel, response.window);
     this.downs.set(tunnel.id, tunnel);
+    tunnel.wake();
+  }
+
+  /** One that nobody here has. */
+  private deleteTunnel(id: number): void {
+    this.client.request('tunnel-deletion-request', { downTunnel: id }).catch((error: unknown) => {
+      this.log.debug({ forwarder: this.name, error: describe(error) }, 'tunnel not deleted yet');
+    });
   }
 
   releaseDown(tunnel: DownTunnel): void {
@@ -269,41 +276,38 @@ export class ForwarderLink implements ClientHandler {
   connected(connected: Connected): void {
     this.sendError = '';
     if (connected.resumed) this.resume(connected.tunnels);
-    else
-      this.beginAnew(connected.sameEpoch ? 'the session ended before it could resume' : 'the forwarder was restarted');
+    else this.beginAnew(connected.sameEpoch ? 'the session was not resumed in time' : 'the forwarder was restarted');
   }
 
   private resume(received: Connected['tunnels']): void {
+    for (const id of [...this.deletions]) void this.deleteRule(id);
     for (const rule of this.rules.values()) {
       rule.resetCredit();
-      rule.active = true;
+      rule.active = rule.state === 'set';
+      if (!rule.active) this.restore(this.setRule(rule), rule.name);
     }
-    for (const id of this.deletions) void this.deleteRule(id);
     const sequences = new Map(received.map((entry) => [entry.tunnel, entry.sequence]));
+    for (const id of sequences.keys()) if (!this.downs.has(id)) this.deleteTunnel(id);
     for (const tunnel of [...this.downs.values()]) {
       const sequence = sequences.get(tunnel.id);
-      if (sequence === undefined) this.lose(tunnel, 'the forwarder closed its tunnel');
-      else {
+      if (sequence === undefined) {
+        // What we closed ended after its last frame.
+        if (this.closing.has(tunnel)) tunnel.confirm(tunnel.frames, 0);
+        else this.lose(tunnel, 'the forwarder closed its tunnel');
+      } else {
         tunnel.resume(sequence);
         if (this.closing.has(tunnel)) tunnel.close();
       }
     }
+    for (const tunnel of this.tunnels) if (tunnel.id === 0) this.restore(this.establish(tunnel), tunnel.symbol);
   }
 
   /** A new session: rules and tunnels are asked for again, under new ids. */
   private beginAnew(reason: string): void {
     this.deletions.clear();
     for (const tunnel of [...this.tunnels]) this.lose(tunnel, reason);
-    for (const rule of this.rules.values()) {
-      this.options.reception.remove(rule.id);
-      rule.id = this.options.reception.allocate();
-      this.restore(this.requestTransfer(rule), rule.name);
-    }
-    for (const tunnel of this.tunnels)
-      this.restore(
-        this.establish(tunnel).then(() => tunnel.wake()),
-        tunnel.symbol,
-      );
+    for (const rule of this.rules.values()) this.restore(this.setRule(rule), rule.name);
+    for (const tunnel of this.tunnels) this.restore(this.establish(tunnel), tunnel.symbol);
   }
 
   private lose(tunnel: DownTunnel, reason: string): void {
@@ -316,9 +320,9 @@ export class ForwarderLink implements ClientHandler {
   }
 
   private restore(request: Promise<void>, symbol: string): void {
-    request.catch((error: unknown) => {
-      this.log.warn({ forwarder: this.name, symbol, reason: describe(error) }, 'not restored after a new session');
-    });
+    request.catch((error: unknown) =>
+      this.log.warn({ forwarder: this.name, symbol, reason: describe(error) }, 'not restored'),
+    );
   }
 
   message(...[type, fields]: MessageArgs): Answer {
@@ -343,15 +347,26 @@ export class ForwarderLink implements ClientHandler {
   private async use(remote: RemoteInterface): Promise<void> {
     try {
       this.update(await this.client.request('interface-use-request', { interface: remote.name }));
-      if (!mayWrite(remote.rights) || remote.spare !== null) return;
-      const tunnel = await this.generate(remote.name, remote.name, '*');
-      tunnel.isOfSymbol = true;
-      if (remote.spare === null) remote.spare = tunnel;
-      else this.releaseDown(tunnel);
     } catch (error) {
       // No right to it (S212): the symbol is there, and open() says why it can't be used.
+      if (hasCode(error, 'not-permitted')) {
+        remote.attributes = null;
+        remote.rights = new Set();
+      }
       this.log.debug({ forwarder: this.name, interface: remote.name, reason: describe(error) }, 'interface not used');
+      return;
     }
+    // A new session may be older than the interface.
+    for (const rule of this.rules.values()) {
+      if (rule.key.interface === remote.name && rule.state === 'unset') this.restore(this.setRule(rule), rule.name);
+    }
+    if (!mayWrite(remote.rights) || remote.spare !== null) return;
+    // Refused where only some protocol addresses may be written: writers get tunnels of their own.
+    const tunnel = await this.generate(remote.name, remote.name, '*').catch(() => null);
+    if (tunnel === null) return;
+    tunnel.isOfSymbol = true;
+    if (remote.spare === null && this.interfaces.get(remote.name) === remote) remote.spare = tunnel;
+    else this.releaseDown(tunnel);
   }
 
   private update(fields: Message<'interface-use-response'>): void {
@@ -374,6 +389,7 @@ export class ForwarderLink implements ClientHandler {
   }
 
   disconnected(_error: FwdfsError, orderly: boolean): void {
+    this.sendError = ''; // why it is not connected matters more now
     for (const rule of this.rules.values()) rule.active = false;
     if (orderly) for (const tunnel of [...this.tunnels]) this.lose(tunnel, 'the forwarder said goodbye');
   }

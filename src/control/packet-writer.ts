@@ -25,7 +25,7 @@ const NS_PER_MS = 1e6;
 /** A frame that is due within this time goes now: timers are no finer. */
 const PACE_TOLERANCE_MS = 0.5;
 /** The longest time that setTimeout takes; a frame that is due later is looked at again then. */
-const MAX_TIMER_MS = 2 ** 31 - 1;
+const MAX_TIMER_MS = 2_147_483_647;
 
 export interface WriterOptions {
   readonly framing: Framing;
@@ -126,7 +126,9 @@ export class PacketWriter implements FrameSink {
       await this.tunnel.sync();
       // What it was refused for may have been credit, which is back now, or never comes.
       if (stream.error !== null || this.refusal !== null || !stream.finish(this)) {
-        throw stream.error ?? this.refusal ?? new FwdfsError('not-sent', 'the last line: the forwarder is not connected');
+        throw (
+          stream.error ?? this.refusal ?? new FwdfsError('not-sent', 'the last line: the forwarder is not connected')
+        );
       }
     }
     await this.tunnel.sync();

@@ -14,10 +14,11 @@ import type { FileNode, OpenFile, OpenRequest, SyncReason } from '../fusefs/tree
 import type { SymbolName } from '../packet/symbol-name.js';
 import { O, POLL } from '../sys/libc.js';
 import type { DownTunnel } from './down-tunnel.js';
-import { type ForwarderLink, mayWrite, type RemoteInterface } from './forwarder-link.js';
+import type { ForwarderLink } from './forwarder-link.js';
 import { PacketReader } from './packet-reader.js';
 import { PacketWriter } from './packet-writer.js';
 import { ReaderQueue } from './reader-queue.js';
+import { mayWrite, type RemoteInterface } from './remote-interface.js';
 import type { UpTunnel } from './up-tunnel.js';
 
 const { EBADF } = constants.errno;

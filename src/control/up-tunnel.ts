@@ -29,20 +29,22 @@ export class UpTunnel {
   readonly forwarder: string;
   private readonly counters: Counters;
   private readonly readers: PacketReader[] = [];
-  /** Allocated by the control device; another one after every new session. */
-  id: number;
+  /** Allocated by the control device, another one for every request; 0: none yet. */
+  id = 0;
   /** Open files and `rule add` that keep the rule. */
   holders = 0;
+  /** What the forwarder answered to the latest request; `unset` also when the connection went before it did. */
+  state: 'asked' | 'set' | 'unset' = 'unset';
   /** Resolves when the forwarder has the rule. */
   ready: Promise<void> = Promise.resolve();
+  /** The rule is set and its control device connected. */
   active = false;
   private received = 0;
   private granted = UP_CREDIT_BYTES;
   frames = 0;
   bytes = 0;
 
-  constructor(id: number, key: RuleKey, forwarder: string, counters: Counters) {
-    this.id = id;
+  constructor(key: RuleKey, forwarder: string, counters: Counters) {
     this.key = key;
     this.name = ruleName(key);
     this.forwarder = forwarder;

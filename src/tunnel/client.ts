@@ -318,14 +318,16 @@ export class TunnelClient {
   }
 
   private report(error: FwdfsError, wasConnected: boolean): void {
-    const fields = { url: this.options.url, reason: error.message };
+    // The advice of 'not-connected' is to look here.
+    const reason = error.code === 'not-connected' ? error.what : error.message;
+    const fields = { url: this.options.url, reason };
     if (wasConnected) {
       this.since = Date.now();
       this.log.warn(fields, 'disconnected');
-    } else if (error.message !== this.lastError) {
+    } else if (reason !== this.lastError) {
       this.log.warn(fields, 'connecting failed; it is tried again');
     }
-    this.lastError = error.message;
+    this.lastError = reason;
   }
 
   private wait(): void {

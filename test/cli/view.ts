@@ -17,6 +17,8 @@ t.test('commands that show what a mount has', { skip: withoutRoot }, async (t) =
   const m = `-m ${lab.mountPoint}`;
   const added = await shell(`echo forwarder add lost=ws://10.8.0.9:1 > ${lab.mountPoint}/.ctl`);
   t.equal(added.status, 0, added.stderr);
+  // The kernel tells the state of a new link up to a second late.
+  await until(async () => (await shell(`cat ${lab.file('.if/eth0/operstate')}`)).stdout.toString() === 'up\n');
 
   await t.test('ls shows forwarders, rights and addresses, and says why one is not connected', async (t) => {
     const { status, stdout, stderr } = await fwdfs(`ls ${m}`);
@@ -94,6 +96,7 @@ t.test('commands that show what a mount has', { skip: withoutRoot }, async (t) =
       ['remove fwd1/eth0:udp:520', /was not added by hand/],
       ['add fwd1/eth9:udp:520', /fwd1 has no interface eth9/],
       ['add fwd1/eth0:bogus', /write it as/],
+      ['add fwd1/eth0:udp:520:hex', /a rule has an interface, a protocol address and a scope, and nothing more/],
       ['add lost/eth0', /lost is not connected/],
       ['add fwd9/eth0', /has no forwarder fwd9/],
     ] as const) {

@@ -104,8 +104,8 @@ export class Program {
   stderr = '';
   private chunks: Buffer[] = [];
 
-  /** @param input given as its stdin, which is empty otherwise */
-  constructor(words: readonly string[], input: Buffer | string = '') {
+  /** @param input given as its stdin, which is empty otherwise; null: a stdin that never ends */
+  constructor(words: readonly string[], input: Buffer | string | null = '') {
     const [command = '', ...args] = words;
     const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'pipe'] });
     this.child = child;
@@ -114,7 +114,7 @@ export class Program {
       this.stderr += data.toString();
     });
     child.stdin.on('error', () => undefined);
-    child.stdin.end(input);
+    if (input !== null) child.stdin.end(input);
     this.ended = new Promise((resolve) =>
       child.once('close', (status, signal) => resolve({ status, signal, stdout: this.output, stderr: this.stderr })),
     );
@@ -192,7 +192,7 @@ export class Lab {
   readonly token = 'a token of the tests';
   options: LabOptions;
   private readonly programs: Program[] = [];
-  private readonly others: { control: Daemon; mountPoint: string }[] = [];
+  private readonly others = new Map<string, { control: Daemon; mountPoint: string }>();
 
   private constructor(options: LabOptions) {
     this.options = options;
@@ -278,9 +278,14 @@ ${this.options.permissions ?? everything.join('\n')}
     const mountPoint = join(this.folder, name);
     mkdirSync(mountPoint);
     const control = this.mount(name, mountPoint);
-    this.others.push({ control, mountPoint });
+    this.others.set(name, { control, mountPoint });
     await control.until(/"mounted"/);
     return mountPoint;
+  }
+
+  /** Ends a control device that `addControl` started. */
+  async endControl(name: string, signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
+    await this.others.get(name)?.control.end(signal);
   }
 
   private mount(name: string, mountPoint: string): Daemon {
@@ -311,7 +316,7 @@ ${this.options.permissions ?? everything.join('\n')}
   /** A reader of a name below the forwarder's directory, when open() has returned. */
   async reader(name: string, mountPoint = this.mountPoint): Promise<Program> {
     const file = join(mountPoint, 'fwd1', name);
-    const cat = this.program(['/bin/bash', '-c', 'exec 3<"$1" && echo open >&2 && exec cat <&3', '-', file]);
+    const cat = this.program(['/bin/bash', '-c', 'exec 3<"$1" && echo open >&2 && exec cat <&3 3<&-', '-', file]);
     await cat.untilStderr(/open\n/);
     return cat;
   }
@@ -347,9 +352,9 @@ ${this.options.permissions ?? everything.join('\n')}
   async stop(): Promise<void> {
     for (const program of this.programs) program.child.kill('SIGKILL');
     await this.control?.end();
-    for (const { control } of this.others) await control.end();
+    for (const { control } of this.others.values()) await control.end();
     await this.forwarder?.end();
-    for (const mountPoint of [this.mountPoint, ...this.others.map((other) => other.mountPoint)]) {
+    for (const mountPoint of [this.mountPoint, ...[...this.others.values()].map((other) => other.mountPoint)]) {
       try {
         execFileSync('umount', ['-l', mountPoint], { stdio: 'pipe' });
       } catch {
