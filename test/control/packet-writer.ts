@@ -93,7 +93,7 @@ t.test('a bad record behind good ones gives a short count, then EINVAL, and noth
   t.equal(bench.write(record(frame(4))), -EINVAL, 'the stream is at its end');
   t.equal(bench.frames().length, 2);
   bench.confirmAll();
-  await t.rejects(bench.writer.flush(), { code: 'bad-capture' });
+  await bench.writer.flush();
 });
 
 t.test('streams that are none of this interface are EINVAL at once', async (t) => {

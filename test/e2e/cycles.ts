@@ -8,7 +8,7 @@ import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import t, { type Test } from 'tap';
 import { Lab, until } from '../support/lab.js';
 import { withoutRoot } from '../support/netns.js';
-import { macOf, numbered, python, testFrames } from '../support/traffic.js';
+import { macOf, numbered, python, pythonWords, shown, testFrames } from '../support/traffic.js';
 
 const CYCLES = 10_000;
 const KILLS = 100;
@@ -34,9 +34,9 @@ interface Snapshot {
   readonly openFiles: number;
 }
 
-/** Without the counts of traffic, which go on. */
-function identity(rows: string[][], columns: number): string[][] {
-  return rows.map((row) => row.slice(0, columns)).sort();
+/** These columns of a table: without ids, which are new each time, and the counts of traffic. */
+function columns(rows: string[][], ...indices: number[]): string[][] {
+  return rows.map((row) => indices.map((index) => row[index] ?? '')).sort();
 }
 
 async function snapshot(lab: Lab): Promise<Snapshot> {
@@ -45,10 +45,10 @@ async function snapshot(lab: Lab): Promise<Snapshot> {
   const [listed] = await python(lab, `show(sorted(os.listdir(p(''))))`);
   return {
     tables: {
-      distribution: identity(await lab.table('distribution'), 3),
-      'forwarder reception': identity(await lab.table('reception'), 7),
-      reception: identity(await lab.ownTable('reception'), 6),
-      transmission: identity(await lab.ownTable('transmission'), 4),
+      distribution: columns(await lab.table('distribution'), 0, 1, 2, 4, 6),
+      'forwarder reception': columns(await lab.table('reception'), 1, 2, 3, 4, 5, 6),
+      reception: columns(await lab.ownTable('reception'), 1, 2, 3, 4, 5),
+      transmission: columns(await lab.ownTable('transmission'), 0, 2, 3),
     },
     descriptors: { forwarder: descriptors(lab.forwarder?.pid ?? 0), control: descriptors(lab.control?.pid ?? 0) },
     packetSockets: lab.fwd.run('ss -0 -n -a -H').replaceAll(/\s+\d+\s+\d+\s+/g, ' '),
@@ -163,6 +163,37 @@ show([times[len(times) // 2] * 1000, times[-1] * 1000])
       'the reader beside them is not disturbed',
     );
     await steady.kill();
+    await asItBegan(t);
+  });
+
+  await t.test('openings while the connection is cut again and again leave everything as it was', async (t) => {
+    const script = `
+${cycle}
+results = {}
+stop = time.monotonic() + 4
+i = 0
+while time.monotonic() < stop:
+    i += 1
+    fd = err(os.open, p(names[i % 7]), modes[i % 3])
+    result = fd if isinstance(fd, str) else err(os.close, fd) or 'ok'
+    results[result] = results.get(result, 0) + 1
+    if result != 'ok': time.sleep(0.002)
+show(results)
+`;
+    const openings = lab.program(pythonWords(lab, script));
+    for (let cuts = 0; cuts < 5; cuts++) {
+      await until(async () => (await lab.state()).get('state') === 'connected');
+      await new Promise((resolve) => setTimeout(resolve, 20 + 37 * cuts));
+      lab.ctl.run('ss -K -t dport = 7440');
+    }
+    const [results] = shown(await openings.ended) as [Record<string, number>];
+    t.ok((results['ok'] ?? 0) > 100, JSON.stringify(results));
+    t.same(
+      Object.keys(results).filter((result) => result !== 'ok' && result !== 'ENETDOWN'),
+      [],
+    );
+    await until(async () => (await lab.state()).get('state') === 'connected');
+    t.equal((await lab.state()).get('resumed'), '5');
     await asItBegan(t);
   });
 });

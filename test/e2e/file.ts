@@ -4,6 +4,9 @@
  *     ping, raw frames                                                cat eth0 | tcpdump -nr -
  *     node n0 ================= eth0 forwarder c0 ================= f0 control device
  *     tcpdump: what leaves      distribution table                  cat trace.pcap > eth0
+ *
+ * Source text: Fig. 1, 5, 7, 10 to 12, 24, 28 to 32; S222, S223, S601, S602, S605, S607 to S613, S701 to S706, S901 to S905,
+ * S1001 to S1007, S1101 to S1109, S1201 to S1207.
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';

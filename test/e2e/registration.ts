@@ -7,6 +7,8 @@
  *     registration  interface use request (S211), tunnel generation request (S803, S804) -> response (S806, S807)
  *     open()        transfer request (S1003 to S1006) -> response (S1007) -> open() returns
  *     close()       transfer deletion request (S902 to S905)
+ *
+ * Source text: Fig. 1, 6, 8 to 10, 24 to 27; S201 to S226, S801 to S807, S1003 to S1007.
  */
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';

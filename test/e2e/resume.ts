@@ -6,7 +6,7 @@
  */
 import t from 'tap';
 import { Lab, until } from '../support/lab.js';
-import { withoutRoot } from '../support/netns.js';
+import { connectVeth, withoutRoot } from '../support/netns.js';
 import {
   Capture,
   hexOf,
@@ -274,4 +274,32 @@ show(open(p('.state')).read())
       await until(async () => (await rules()).length === 0);
     },
   );
+});
+
+t.test('an interface that goes and comes back', { skip: withoutRoot, timeout: 60_000 }, async (t) => {
+  const lab = await Lab.start();
+  t.teardown(() => lab.stop());
+  const reader = await lab.reader('eth0:ether:0x88b5');
+  const script = `
+fd = os.open(p('eth0:raw'), os.O_WRONLY)
+show('open')
+while os.path.exists(p('eth0')): time.sleep(0.01)
+show([err(os.write, fd, b'x' * 60), err(os.fsync, fd), tried('eth0', os.O_RDONLY), tried('eth0:arp', os.O_WRONLY)])
+show([err(os.listdir, p('.if')), err(os.close, fd)])
+`;
+  const writer = lab.program(pythonWords(lab, script));
+  await writer.untilOutput((output) => output.includes('open'));
+  lab.fwd.run('ip link del eth0');
+  const [, gone, listed] = shown(await writer.ended);
+  t.same(gone, [60, 'EIO', 'ENOENT', 'ENOENT'], 'files say that it is gone');
+  t.same(listed, [[], null]);
+  connectVeth({ netns: lab.node, name: 'n0' }, { netns: lab.fwd, name: 'eth0' });
+  await until(async () => (await lab.ownTable('transmission')).length === 1);
+  const frames = numbered(2, 100, macOf(lab.fwd, 'eth0'));
+  await until(() => lab.fwd.run('ip link show eth0').includes('LOWER_UP'));
+  await send(lab.node, 'n0', frames);
+  t.same(hexOf(await untilTestFrames(reader, 2)), hexOf(frames), 'the open reader goes on');
+  t.equal(await lab.counter('drop_tx_error'), 1);
+  await reader.kill();
+  await until(async () => (await lab.table('distribution')).length === 0);
 });

@@ -43,7 +43,7 @@ t.test('scopes', { skip: withoutRoot, timeout: 60_000 }, async (t) => {
     run(['/bin/bash', '-c', 'cat > "$1"', '-', lab.file('eth0')], pcap(frames));
 
   await t.test('in shows what arrives, out what leaves, both both, in the order of the interface', async (t) => {
-    const names = ['eth0:icmp', 'eth0:icmp:out', 'eth0:icmp:both'];
+    const names = ['', ':out', ':both'].map((scope) => `eth0:icmp:10.9.0.1${scope}`);
     const readers = await Promise.all(names.map((name) => lab.reader(name)));
     const capture = await Capture.start(lab, lab.fwd, 'eth0', 'inout', 'icmp');
     lab.fwd.run('ping -c 2 -i 0.01 10.9.0.2');

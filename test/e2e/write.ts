@@ -237,6 +237,22 @@ show([err(os.read, fd, 299), err(os.read, fd, 1), len(os.read(fd, 300))])
     t.equal((await lab.counter('drop_tx_error')) - drops, 1);
   });
 
+  await t.test(
+    'with O_SYNC each write waits for the interface, and says itself that a frame was not sent',
+    async (t) => {
+      const [good, long] = [...fresh(1), ...fresh(1, 1600)] as [Buffer, Buffer];
+      const script = `
+fd = os.open(p('eth0:raw'), os.O_WRONLY | os.O_SYNC)
+show([err(os.write, fd, bytes.fromhex(line)) for line in sys.stdin])
+show(err(os.close, fd))
+`;
+      const sent = await left(async () => {
+        t.same(await python(lab, script, hexOf([good, long, good]).join('\n')), [[100, 'EIO', 100], null]);
+      });
+      t.same(sent, hexOf([good, good]));
+    },
+  );
+
   await t.test('while the interface is down frames are not sent: EIO; afterwards they are', async (t) => {
     lab.fwd.run('ip link set eth0 down');
     const result = await run(['/bin/bash', '-c', 'cat > "$1"', '-', eth0], pcap(fresh(2)));
