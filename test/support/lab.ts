@@ -36,8 +36,8 @@ export class Daemon {
   log = '';
 
   constructor(words: readonly string[]) {
-    const [command = '', ...args] = words;
-    this.child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    // The runner's own modules, which it gives to every child, are not for what is tested.
+    this.child = spawn('env', ['-u', 'NODE_OPTIONS', ...words], { stdio: ['ignore', 'pipe', 'pipe'] });
     for (const stream of [this.child.stdout, this.child.stderr]) {
       stream?.on('data', (data: Buffer) => {
         this.log += data.toString();
