@@ -11,7 +11,9 @@ t.test('every example has at most 60 lines and begins with what it is', (t) => {
   const files = readdirSync(folder);
   t.ok(files.length > 0);
   for (const file of files) {
-    const lines = readFileSync(folder + file, 'utf8').trimEnd().split('\n');
+    const lines = readFileSync(folder + file, 'utf8')
+      .trimEnd()
+      .split('\n');
     t.ok(lines.length <= MOST_LINES, `${file}: ${lines.length} lines`);
     t.match(lines.slice(0, 2).join('\n'), /# [A-Z]|"""[A-Z]/, file);
   }

@@ -40,6 +40,11 @@ export class ChunkPool {
     if (this.kept.length < this.keep) this.kept.push(chunk);
   }
 
+  /** Gives up a chunk that somebody may still be reading: it is not used again. */
+  drop(_chunk: Buffer): void {
+    this.taken -= 1;
+  }
+
   /** Chunks that are with their takers. */
   get inUse(): number {
     return this.taken;

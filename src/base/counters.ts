@@ -31,6 +31,7 @@ export const COUNTERS = {
   control_rx_bytes: 'bytes of those frames',
   control_tx_frames: 'frames given to down tunnels',
   control_tx_bytes: 'bytes of those frames',
+  drop_connection_lost: 'frames that were under way when the connection was cut',
   drop_unknown_tunnel: 'frames of all interfaces with an up tunnel that is not there (closed meanwhile)',
   drop_no_reader: 'frames of a rule that was set by hand while nobody reads',
   drop_reader_slow: "frames for which a reader's queue had no room",

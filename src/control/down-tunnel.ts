@@ -235,7 +235,8 @@ export class DownTunnel {
     this.confirmed = 0;
     this.sequence = 0;
     this.unconfirmedBytes = 0;
-    for (const chunk of this.chunks) pool.give(chunk);
+    // A channel that closes may still be sending from them.
+    for (const chunk of this.chunks) pool.drop(chunk);
     this.chunks.length = 0;
     this.ends.length = 0;
     this.oldest = 0;

@@ -20,10 +20,13 @@ import { tableText } from './tables.js';
 /** The forwarder's tables that its directory shows. */
 export const FORWARDER_TABLES = ['distribution', 'reception', 'permission'] as const;
 
+/** IFF_RUNNING, IFF_LOWER_UP, IFF_DORMANT: netlink tells them among the flags, sysfs does not. */
+const OPERATIONAL_FLAGS = 0x40 | 0x10000 | 0x20000;
+
 /** Attribute files of `.if/IF`, named as in /sys/class/net. */
 const ATTRIBUTES: Readonly<Record<string, (attributes: Attributes) => string>> = {
   address: (attributes) => attributes.address,
-  flags: (attributes) => `0x${attributes.flags.toString(16)}`,
+  flags: (attributes) => `0x${(attributes.flags & ~OPERATIONAL_FLAGS).toString(16)}`,
   ifindex: (attributes) => String(attributes.index),
   inet: (attributes) => attributes.inet.join('\n'),
   inet6: (attributes) => attributes.inet6.join('\n'),

@@ -146,8 +146,7 @@ export class ForwarderLink implements ClientHandler {
     tunnel.id = reception.allocate();
     // S1005 before S1006: the first packet may come before the response.
     reception.add(tunnel);
-    tunnel.resetCredit();
-    tunnel.state = 'asked';
+    tunnel.asked();
     tunnel.ready = this.requestTransfer(tunnel, tunnel.id);
     return tunnel.ready;
   }
@@ -275,18 +274,19 @@ export class ForwarderLink implements ClientHandler {
 
   connected(connected: Connected): void {
     this.sendError = '';
-    if (connected.resumed) this.resume(connected.tunnels);
+    if (connected.resumed) this.resume(connected);
     else this.beginAnew(connected.sameEpoch ? 'the session was not resumed in time' : 'the forwarder was restarted');
   }
 
-  private resume(received: Connected['tunnels']): void {
+  private resume(connected: Connected): void {
+    const sent = new Map(connected.upTunnels.map(({ tunnel, frames }) => [tunnel, frames]));
     for (const id of [...this.deletions]) void this.deleteRule(id);
     for (const rule of this.rules.values()) {
-      rule.resetCredit();
+      rule.resumed(sent.get(rule.id) ?? 0);
       rule.active = rule.state === 'set';
       if (!rule.active) this.restore(this.setRule(rule), rule.name);
     }
-    const sequences = new Map(received.map((entry) => [entry.tunnel, entry.sequence]));
+    const sequences = new Map(connected.tunnels.map((entry) => [entry.tunnel, entry.sequence]));
     for (const id of sequences.keys()) if (!this.downs.has(id)) this.deleteTunnel(id);
     for (const tunnel of [...this.downs.values()]) {
       const sequence = sequences.get(tunnel.id);

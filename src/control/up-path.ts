@@ -59,7 +59,7 @@ export class UpPath {
         const tunnel: UpTunnel | undefined = last !== null && last.id === id ? last : this.reception.get(id);
         const length = getLength(message, at);
         // The table is that of all forwarders; a tunnel is its own forwarder's alone.
-        if (tunnel === undefined || tunnel.forwarder !== this.forwarder) {
+        if (tunnel === undefined || tunnel.forwarder !== this.forwarder || length === 0) {
           this.lost.add(C.drop_unknown_tunnel, 1);
           continue;
         }

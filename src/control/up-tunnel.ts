@@ -42,6 +42,8 @@ export class UpTunnel {
   private received = 0;
   private granted = UP_CREDIT_BYTES;
   frames = 0;
+  /** `frames` when the forwarder began to count those of this id, less those that it sent and that were lost. */
+  private accounted = 0;
   bytes = 0;
 
   constructor(key: RuleKey, forwarder: string, counters: Counters) {
@@ -85,9 +87,24 @@ export class UpTunnel {
   }
 
   /** Both sides begin to count anew with every new pair of channels. */
-  resetCredit(): void {
+  private resetCredit(): void {
     this.received = 0;
     this.granted = UP_CREDIT_BYTES;
+  }
+
+  /** The rule is asked for under a new id: the forwarder counts from 0. */
+  asked(): void {
+    this.state = 'asked';
+    this.resetCredit();
+    this.accounted = this.frames;
+  }
+
+  /** The session goes on. @param sent frames that the forwarder has sent so far: those that never came are counted */
+  resumed(sent: number): void {
+    this.resetCredit();
+    const lost = Math.max(0, this.accounted + sent - this.frames);
+    this.accounted -= lost;
+    this.counters.add(C.drop_connection_lost, lost);
   }
 
   endReaders(): void {

@@ -13,6 +13,7 @@
 import { constants } from 'node:os';
 import { C, type Counters } from '../base/counters.js';
 import { FwdfsError } from '../base/errors.js';
+import { DOWN_WINDOW_BYTES } from '../base/limits.js';
 import { FrameView, type LinkType, matchesProtocol } from '../packet/headers.js';
 import {
   FRAME_HEADER_BYTES,
@@ -107,6 +108,9 @@ export class DownPath implements TransmitResult {
     }
     if (sequence !== tunnel.received + 1) {
       throw new FwdfsError('bad-message', `down tunnel ${tunnel.id}: frame ${sequence} after ${tunnel.received}`);
+    }
+    if (tunnel.waiting > DOWN_WINDOW_BYTES) {
+      throw new FwdfsError('bad-message', `down tunnel ${tunnel.id}: more than its window is under way`);
     }
     tunnel.received = sequence;
     if (outlet === undefined || outlet.transmitter === null) {

@@ -140,6 +140,12 @@ export class Forwarder implements SessionHandler {
     return this.reception.tunnelsOf(peer).map((tunnel) => ({ tunnel: tunnel.id, sequence: tunnel.received }));
   }
 
+  sent(session: Session): { tunnel: number; frames: number }[] {
+    const peer = this.peers.get(session);
+    if (peer === undefined) return [];
+    return this.distribution.rulesOf(peer).map((rule) => ({ tunnel: rule.upTunnel, frames: rule.frames }));
+  }
+
   frames(session: Session, message: Buffer, end: number): void {
     const peer = this.peers.get(session);
     if (peer === undefined) return;

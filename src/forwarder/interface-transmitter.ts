@@ -68,6 +68,7 @@ export class InterfaceTransmitter {
     this.offsets.push(offset);
     this.tunnels.push(tunnel);
     this.errnos.push(errno);
+    tunnel.waiting += getLength(message, offset);
   }
 
   /** Puts out what is queued, as far as the interface takes it. */
@@ -134,11 +135,12 @@ export class InterfaceTransmitter {
     const offset = this.offsets[index] as number;
     const tunnel = this.tunnels[index] as DownTunnel;
     const sequence = getCounter(message, offset);
+    const length = getLength(message, offset);
+    tunnel.waiting -= length;
     if (errno !== 0) {
       this.result.failed(tunnel, sequence, errno);
       return;
     }
-    const length = getLength(message, offset);
     tunnel.bytes += length;
     this.counters.add(C.forwarder_tx_frames, 1);
     this.counters.add(C.forwarder_tx_bytes, length);

@@ -20,6 +20,8 @@ export interface DownTunnel {
   received: number;
   /** Every frame up to this one is on the interface, or its error was reported. */
   confirmed: number;
+  /** Payload bytes that arrived and are neither on the interface nor reported: never above the window. */
+  waiting: number;
   /** `confirmed` moved and the control device has not been told. */
   unreported: boolean;
   /** The control device closed it; it goes when all that arrived is confirmed. */
@@ -48,6 +50,7 @@ export class ReceptionTable {
       inject,
       received: 0,
       confirmed: 0,
+      waiting: 0,
       unreported: false,
       closing: false,
       bytes: 0,

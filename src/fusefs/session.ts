@@ -45,7 +45,7 @@ import { getU64 } from './struct.js';
 import { Trace } from './trace.js';
 import type { DirectoryNode, Owner } from './tree.js';
 
-const { EAGAIN, EINTR, EINVAL, EIO, ENOENT, ENOSYS, ENOTTY, EPERM, EPROTO, EROFS } = constants.errno;
+const { EAGAIN, EINTR, EINVAL, EIO, ENAMETOOLONG, ENOENT, ENOSYS, ENOTTY, EPERM, EPROTO, EROFS } = constants.errno;
 
 const MAJOR = 7;
 /** Spoken with every kernel that has it; younger kernels step down to it. */
@@ -58,12 +58,15 @@ const LONGEST_REQUEST_TIMEOUT_S = 65_535;
 const MAX_BACKGROUND = 64;
 const CONGESTION_THRESHOLD = 48;
 
+/** Bytes of a name, limits.h. */
+const NAME_MAX = 255;
+
 const WANTED: readonly number[] = Object.values(INIT_BIT);
 const MINIMAL = new Map([...BY_NUMBER.values()].map((opcode) => [opcode.number, minimalLength(opcode)]));
 
 /** Names can't be made, moved or taken away: they are the forwarder's. */
 const NAME_CHANGES: ReadonlySet<number> = new Set(
-  (['SYMLINK', 'MKNOD', 'MKDIR', 'UNLINK', 'RMDIR', 'RENAME', 'RENAME2', 'LINK', 'CREATE'] as const).map(
+  (['SYMLINK', 'MKNOD', 'MKDIR', 'UNLINK', 'RMDIR', 'RENAME', 'RENAME2', 'LINK'] as const).map(
     (name) => OPCODES[name].number,
   ),
 );
@@ -198,6 +201,9 @@ export class Session {
         return void replies.statfs(unique);
       case OP.INIT:
         return this.init(unique, length);
+      case OP.CREATE:
+        // The name was looked up before and is not there: what `>` should say of a file that nobody can make.
+        return void replies.empty(unique, this.options.readOnly ? -EROFS : -ENOENT);
       case OP.DESTROY:
         return void replies.empty(unique, 0);
       case OP.IOCTL:
@@ -248,6 +254,7 @@ export class Session {
   private lookup(unique: number, parent: number, length: number): void {
     const name = getName(this.buffer, HEADER, length);
     if (name === undefined) return void this.replies.empty(unique, -EINVAL);
+    if (length - HEADER - 1 > NAME_MAX) return void this.replies.empty(unique, -ENAMETOOLONG);
     const node = this.nodes.directory(parent).lookup(name);
     const nodeid = this.nodes.looked(parent, name, node);
     if (!this.replies.entry(unique, nodeid, node)) this.nodes.forget(nodeid, 1);

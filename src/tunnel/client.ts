@@ -48,6 +48,8 @@ export interface Connected {
   readonly resumeTime: number;
   /** Down tunnels of a resumed session, and the last sequence number that the forwarder received on each. */
   readonly tunnels: { tunnel: number; sequence: number }[];
+  /** Up tunnels of a resumed session, and the frames that the forwarder sent on each so far. */
+  readonly upTunnels: { tunnel: number; frames: number }[];
 }
 
 /** What the control device does with a connection. Calls do not overlap. */
@@ -254,7 +256,7 @@ export class TunnelClient {
     tunnel.onFrames((message, end) => handler.frames(message, end));
     link.cancelDeadline();
     link.connectedAt = this.timers.now();
-    const { resumed, forwarder, version, resumeTime, tunnels } = response;
+    const { resumed, forwarder, version, resumeTime, tunnels, upTunnels } = response;
     const sameEpoch = response.epoch === this.epoch;
     this.session = response.session;
     this.epoch = response.epoch;
@@ -263,7 +265,7 @@ export class TunnelClient {
     this.since = Date.now();
     if (resumed) this.resumedCount += 1;
     this.log.info({ url: this.options.url, forwarder, resumed, sameEpoch }, 'connected');
-    this.greet(link, { resumed, sameEpoch, forwarder, version, resumeTime, tunnels });
+    this.greet(link, { resumed, sameEpoch, forwarder, version, resumeTime, tunnels, upTunnels });
     control.onMessage((...message) => this.message(link, message));
   }
 

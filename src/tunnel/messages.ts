@@ -125,6 +125,9 @@ export const MESSAGES = {
           }),
         )
         .meta({ description: 'down tunnels of a resumed session; empty for a new one' }),
+      upTunnels: z
+        .array(z.object({ tunnel: u32('up tunnel'), frames: u53('frames sent on it so far') }))
+        .meta({ description: 'up tunnels of a resumed session; empty for a new one' }),
     }),
   },
   'interface-list': {

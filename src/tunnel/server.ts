@@ -151,6 +151,7 @@ export class TunnelServer implements SessionOwner {
       resumed,
       resumeTime: RESUME_TIME_MS,
       tunnels: resumed ? this.handler.received(session) : [],
+      upTunnels: resumed ? this.handler.sent(session) : [],
     };
   }
 

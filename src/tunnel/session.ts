@@ -32,6 +32,8 @@ export interface SessionHandler {
   closed(session: Session, reason: string): void;
   /** For a resume: each down tunnel and the last sequence number received on it. */
   received(session: Session): { tunnel: number; sequence: number }[];
+  /** For a resume: each up tunnel and the frames sent on it so far. */
+  sent(session: Session): { tunnel: number; frames: number }[];
 }
 
 /** A session as the forwarder sees it. */

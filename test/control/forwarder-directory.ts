@@ -79,7 +79,7 @@ t.test('attributes are one value a file, and follow their changes', async (t) =>
   t.same(names(at(root, '.if') as DirectoryNode), ['eth0']);
   const cases: [file: string, text: string][] = [
     ['address', '02:00:00:00:00:01\n'],
-    ['flags', '0x1043\n'],
+    ['flags', '0x1003\n'],
     ['ifindex', '2\n'],
     ['inet', '10.0.0.1/24\n10.0.1.1/24\n'],
     ['inet6', ''],

@@ -21,7 +21,7 @@ function read(reader: PacketReader): string {
   return count < 0 ? 'nothing' : out.toString('latin1', 0, count);
 }
 
-const tunnelOf = (name: string): UpTunnel => new UpTunnel(parseSymbolName(name), 'fwd1', counters);
+const tunnelOf = (name: string, own = counters): UpTunnel => new UpTunnel(parseSymbolName(name), 'fwd1', own);
 
 function deliver(tunnel: UpTunnel, text: string): void {
   const buf = Buffer.alloc(10 + text.length);
@@ -79,7 +79,7 @@ t.test(
     t.equal(tunnel.takeCredit(), 0, 'once');
     tunnel.deliver(big, 10, half, 0, 1, 2);
     t.equal(tunnel.takeCredit(), 2 * half + UP_CREDIT_BYTES);
-    tunnel.resetCredit();
+    tunnel.asked();
     t.equal(tunnel.takeCredit(), 0);
     tunnel.deliver(big, 10, half, 0, 1, 2);
     t.equal(tunnel.takeCredit(), half + UP_CREDIT_BYTES);
@@ -93,4 +93,23 @@ t.test('at its end every reader gets the end of its file', async (t) => {
   deliver(tunnel, 'last');
   tunnel.endReaders();
   t.same([read(reader), read(reader)], ['last', '']);
+});
+
+t.test('frames that were under way when a connection was cut are counted, each once', async (t) => {
+  const own = new Counters();
+  const tunnel = tunnelOf('eth0', own);
+  const lost = (): number => own.get('drop_connection_lost');
+  deliver(tunnel, 'before the rule was asked for again');
+  tunnel.asked();
+  for (const text of ['one', 'two']) deliver(tunnel, text);
+  tunnel.resumed(5);
+  t.equal(lost(), 3, '5 were sent, 2 came');
+  deliver(tunnel, 'three');
+  tunnel.resumed(6);
+  t.equal(lost(), 3, 'nothing was lost at the second cut');
+  tunnel.resumed(8);
+  t.equal(lost(), 5);
+  tunnel.asked();
+  tunnel.resumed(0);
+  t.equal(lost(), 5);
 });

@@ -63,6 +63,10 @@ class Recorder implements SessionHandler {
     // No test of this file writes.
   }
 
+  sent(): [] {
+    return [];
+  }
+
   received(): [] {
     return [];
   }

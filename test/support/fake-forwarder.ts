@@ -64,6 +64,7 @@ export class FakeForwarder {
         frames: (session, message, end) => this.take(session, message, end),
         suspended: () => this.diary.add('suspended'),
         closed: () => this.closed(),
+        sent: () => [],
         received: () => [...this.tunnels].map(([tunnel, { received }]) => ({ tunnel, sequence: received })),
       },
     });

@@ -9,7 +9,7 @@ export interface PoolWatch {
 
 /** From here on a chunk that is given back and was not taken, or twice, throws. Before anything is taken. */
 export function watchPools(): PoolWatch {
-  const { take, give } = ChunkPool.prototype;
+  const { take, give, drop } = ChunkPool.prototype;
   const taken = new Set<Buffer>();
   ChunkPool.prototype.take = function (this: ChunkPool): Buffer {
     const chunk = take.call(this);
@@ -22,12 +22,16 @@ export function watchPools(): PoolWatch {
     chunk.fill(0xdd);
     give.call(this, chunk);
   };
+  ChunkPool.prototype.drop = function (this: ChunkPool, chunk: Buffer): void {
+    if (!taken.delete(chunk)) throw new Error('a chunk was given up that is not in use');
+    drop.call(this, chunk);
+  };
   return {
     get inUse() {
       return taken.size;
     },
     end() {
-      Object.assign(ChunkPool.prototype, { take, give });
+      Object.assign(ChunkPool.prototype, { take, give, drop });
     },
   };
 }

@@ -87,6 +87,7 @@ export async function startServer(options: ServerEndOptions = {}): Promise<Serve
       suspended: (session) => diary.add(`suspended ${session.name}`),
       closed: (session, reason) => diary.add(`closed ${session.name}: ${reason}`),
       received: () => options.received ?? [],
+      sent: () => [],
     },
     ...options,
   });

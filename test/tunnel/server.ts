@@ -308,7 +308,7 @@ t.test('a handler that throws harms neither the server nor its session', async (
     throw new TypeError('oops');
   };
   const server = await startServer({
-    handler: { active: oops, message: oops, frames: oops, suspended: oops, closed: oops, received: oops },
+    handler: { active: oops, message: oops, frames: oops, suspended: oops, closed: oops, received: oops, sent: oops },
   });
   t.teardown(() => server.server.close());
   const { client, diary } = startClient(server.url);
