@@ -180,6 +180,8 @@ async function latencies(lab: Lab, address: string): Promise<void> {
     if (result.status !== 0) throw new Error(result.stderr);
     return result.stdout.toString().trim();
   };
+  row('open to rule, 1,000, daemons just started', await probe('open', 1000), 'p99 5 ms');
+  await probe('open', 3000);
   row('open to rule, idle, 1,000', await probe('open', 1000), 'p99 5 ms');
   row('close to gone, idle, 1,000', await probe('gone', 1000), 'p99 10 ms');
   row('lone packet to the reader, 1,000', await probe('lone', 1000), 'p50 1 ms');

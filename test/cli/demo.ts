@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import t from 'tap';
-import { FWDFS, until } from '../support/lab.js';
+import { FWDFS, signalProcess, until } from '../support/lab.js';
 import { withoutRoot } from '../support/netns.js';
 
 const LIMIT_MS = 40_000;
@@ -115,7 +115,7 @@ t.test('a daemon that ends takes the demo with it, which says why', { skip }, as
     }
   };
   const forwarder = readdirSync('/proc').find((name) => /^\d+$/.test(name) && isForwarder(name));
-  process.kill(Number(forwarder), 'SIGKILL');
+  signalProcess(Number(forwarder), 'SIGKILL');
   await demo.ended;
   t.equal(demo.child.exitCode, 1);
   t.match(demo.stderr, /^fwdfs: fwdfs forwarder ended: [^\n]*\n$/);

@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, writeFile
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import { FWDFS, Lab, type Result, shell, until } from '../support/lab.js';
+import { FWDFS, Lab, type Result, shell, signalProcess, until } from '../support/lab.js';
 import { withoutRoot } from '../support/netns.js';
 
 const skip = withoutRoot;
@@ -92,7 +92,7 @@ t.test('a mount that a crash left behind is cleared away', { skip }, async (t) =
   await withMountPoint(async (mountPoint) => {
     t.equal((await fwdfs(`mount ${NOWHERE} ${mountPoint}`)).status, 0);
     const [daemon] = processesWith(mountPoint);
-    process.kill(daemon ?? 0, 'SIGKILL');
+    signalProcess(daemon, 'SIGKILL');
     await until(async () => (await shell(`ls ${mountPoint}`)).status !== 0);
     t.equal((await fwdfs(`mount ${NOWHERE} ${mountPoint}`)).status, 0);
     t.equal((await shell(`ls ${mountPoint}`)).stdout.toString(), 'fwd1\n');

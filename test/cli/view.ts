@@ -2,7 +2,7 @@
  * ls, stat, tables, rules and rule, against a real mount with one forwarder that is there and one that is not.
  */
 import t from 'tap';
-import { FWDFS, Lab, type Result, shell, until } from '../support/lab.js';
+import { FWDFS, Lab, type Result, shell, signalProcess, until } from '../support/lab.js';
 import { withoutRoot } from '../support/netns.js';
 
 const fwdfs = (line: string): Promise<Result> => shell(`${process.execPath} ${FWDFS} ${line}`);
@@ -138,10 +138,9 @@ t.test('commands that show what a mount has', { skip: withoutRoot }, async (t) =
   });
 
   await t.test('a control device that is stopped, or gone, is said so in bounded time', async (t) => {
-    const pid = lab.control?.pid ?? 0;
-    process.kill(pid, 'SIGSTOP');
+    signalProcess(lab.control?.pid, 'SIGSTOP');
     const stopped = await shell(`time timeout 8 ${process.execPath} ${FWDFS} ls ${m}`);
-    process.kill(pid, 'SIGCONT');
+    signalProcess(lab.control?.pid, 'SIGCONT');
     t.equal(stopped.status, 1);
     t.match(stopped.stderr, /^fwdfs: the control device of \S+ does not answer: [^\n]*fwdfs umount/);
     await lab.control?.end('SIGKILL');

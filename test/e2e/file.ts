@@ -11,7 +11,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { Lab, type Program, run, shell, until } from '../support/lab.js';
+import { Lab, type Program, run, shell, signalProcess, until } from '../support/lab.js';
 import { withoutRoot } from '../support/netns.js';
 import {
   addressed,
@@ -86,7 +86,7 @@ t.test('a remote interface is a file', { skip: withoutRoot, timeout: 60_000 }, a
     t.match(shown.output.toString(), /IP 10\.9\.0\.2 > 10\.9\.0\.1: ICMP echo request, id \d+, seq 1, length 64/);
     const cat = lab.program(['pgrep', '-P', String(shown.pid), 'cat']);
     const { stdout } = await cat.ended;
-    process.kill(Number(stdout.toString().trim()), 'SIGTERM');
+    signalProcess(Number(stdout.toString().trim()), 'SIGTERM');
     t.equal((await shown.ended).status, 0, 'tcpdump sees the end of the file');
     await withoutRules();
   });

@@ -16,6 +16,12 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { connectVeth, Netns } from './netns.js';
 
+/** Signals one process, never a group: a pid that is not there, or was not found, throws. */
+export function signalProcess(pid: number | undefined, signal: NodeJS.Signals): void {
+  if (pid === undefined || !Number.isInteger(pid) || pid <= 1) throw new Error(`no process to signal: ${pid}`);
+  process.kill(pid, signal);
+}
+
 export const FWDFS = fileURLToPath(new URL('../../../bin/fwdfs', import.meta.url));
 
 export interface LabOptions {
