@@ -53,7 +53,16 @@ export const ERRORS = {
   'too-many': { errno: E.ENOSPC, advice: 'a limit is reached; see LIMITS.md' },
   'timed-out': { errno: E.ETIMEDOUT, advice: 'the other device did not answer; look at its log' },
   'read-only': { errno: E.EROFS, advice: 'the mount is read-only' },
-  'cannot-listen': { errno: E.EADDRINUSE, advice: 'free the address or change listen: in the configuration' },
+  'cannot-listen': {
+    errno: E.EADDRINUSE,
+    advice: 'free the address, make its folder, or change listen: in the configuration',
+  },
+  'already-running': { errno: E.EADDRINUSE, advice: 'stop the other one, or give this one another name' },
+  'no-token': { errno: E.EACCES, advice: 'make a file that holds the token, and name it by token_file' },
+  'bad-source': {
+    errno: E.EINVAL,
+    advice: 'write it as NAME=ws://HOST:PORT[,NAME=URL…], or name a configuration file',
+  },
   'host-lacks': { errno: E.ENODEV, advice: 'run fwdfs doctor to see what this host lacks' },
   internal: { errno: E.EIO, advice: 'this is a defect of fwdfs; please report it with the log' },
 } as const satisfies Record<string, ErrorEntry>;

@@ -68,6 +68,7 @@ async function reach(
 
 function checkOptions(source: string, values: MountOptionValues): void {
   if (!isShortForm(source) && source.includes('://')) {
+    if (source.includes('=')) parseSource(source);
     throw new UsageError(`expected NAME=URL or a configuration file: give the forwarder a name, fwd1=${source}`);
   }
   if (values.name !== undefined && !isDeviceName(values.name)) {

@@ -105,7 +105,7 @@ export function loadControlConfig(file: string): ControlConfig {
   return { name: fields.name ?? defaultControlName(), forwarders };
 }
 
-/** The short form, `NAME=URL[,NAME=URL…]`. @throws FwdfsError bad-config */
+/** The short form, `NAME=URL[,NAME=URL…]`. @throws FwdfsError bad-source */
 export function parseSource(text: string): ControlConfig {
   const forwarders = new Map<string, ForwarderSource>();
   for (const part of text.split(',')) {
@@ -146,5 +146,5 @@ function canonical(url: string): string {
 }
 
 function bad(part: string, expected: string): FwdfsError {
-  return new FwdfsError('bad-config', `${JSON.stringify(part)}: ${expected}`);
+  return new FwdfsError('bad-source', `${JSON.stringify(part)}: ${expected}`);
 }

@@ -5,7 +5,7 @@
  * Owns both tables, which are one for all forwarders, and every link. Knows nothing of FUSE beyond the contract of the tree.
  */
 import { readFileSync } from 'node:fs';
-import { FwdfsError } from '../base/errors.js';
+import { errnoName, errnoOf, FwdfsError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import { CommandFile } from '../fusefs/command-file.js';
 import { TextFile } from '../fusefs/text-file.js';
@@ -16,6 +16,15 @@ import { ForwarderDirectory } from './forwarder-directory.js';
 import { ForwarderLink } from './forwarder-link.js';
 import { parseSource } from './config.js';
 import { RECEPTION_COLUMNS, ReceptionTable, tableText, TRANSMISSION_COLUMNS, TransmissionTable } from './tables.js';
+
+/** The first line of a file. */
+function readToken(file: string): string {
+  try {
+    return (readFileSync(file, 'utf8').split('\n')[0] ?? '').trim();
+  } catch (error) {
+    throw new FwdfsError('no-token', `${file}: ${errnoName(errnoOf(error))}`, { cause: error });
+  }
+}
 
 export interface ControlDeviceOptions {
   readonly name: string;
@@ -74,8 +83,7 @@ export class ControlDevice {
   /** S201, S801: an administrator names a forwarder; its interfaces follow by themselves. */
   addForwarder(name: string, source: RemoteForwarder): ForwarderLink {
     if (this.links.has(name)) throw new FwdfsError('already-there', `forwarder ${name}`);
-    const token =
-      source.tokenFile === null ? source.token : (readFileSync(source.tokenFile, 'utf8').split('\n')[0] ?? '').trim();
+    const token = source.tokenFile === null ? source.token : readToken(source.tokenFile);
     const { tls } = source;
     const link = new ForwarderLink({
       name,

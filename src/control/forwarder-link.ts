@@ -14,31 +14,32 @@
  * Owns the forwarder's interfaces, up tunnels and down tunnels. When the connection is lost they stay; a session that
  * resumes goes on with them, any other gets new ids for them and what was not confirmed counts as not sent.
  */
-import { Counters } from '../base/counters.js';
+import type { Counters } from '../base/counters.js';
 import { describe, FwdfsError, hasCode } from '../base/errors.js';
-import { UP_CREDIT_BYTES } from '../base/limits.js';
+import { RESUME_TIME_MS, UP_CREDIT_BYTES } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import type { ProtocolAddress } from '../packet/protocol-address.js';
-import { type ClientHandler, type ClientState, type Connected, TunnelClient } from '../tunnel/client.js';
-import type { ClientTls } from '../tunnel/dial.js';
+import {
+  type ClientHandler,
+  type ClientState,
+  type Connected,
+  TunnelClient,
+  type TunnelClientOptions,
+} from '../tunnel/client.js';
 import type { Answer, Message, MessageArgs } from '../tunnel/messages.js';
 import { DownTunnel } from './down-tunnel.js';
-import { mayWrite, type RemoteInterface } from './remote-interface.js';
+import { mayWrite, newInterface, type RemoteInterface, setUse } from './remote-interface.js';
 import { UpPath } from './up-path.js';
 import type { ReceptionTable, TransmissionTable } from './tables.js';
 import { type RuleKey, ruleName, UpTunnel } from './up-tunnel.js';
 
-export interface ForwarderLinkOptions {
+export interface ForwarderLinkOptions extends Pick<TunnelClientOptions, 'url' | 'token' | 'tls' | 'log'> {
   /** The forwarder's name in the file tree. */
   readonly name: string;
-  readonly url: string;
-  readonly token?: string;
-  readonly tls?: ClientTls;
   /** Name of this control device. */
   readonly control: string;
   readonly reception: ReceptionTable;
   readonly transmission: TransmissionTable;
-  readonly log: Logger;
 }
 
 export class ForwarderLink implements ClientHandler {
@@ -57,6 +58,8 @@ export class ForwarderLink implements ClientHandler {
   private readonly deletions = new Set<number>();
   private readonly upPath: UpPath;
   private sendError = '';
+  private resumeTime = RESUME_TIME_MS;
+  private expiry: NodeJS.Timeout | undefined;
   /** Resolves when the first try to connect came to an end, either way. */
   readonly settled: Promise<void>;
   private settle: () => void = () => undefined;
@@ -71,14 +74,7 @@ export class ForwarderLink implements ClientHandler {
     this.upPath = new UpPath(options.name, options.reception, this.downs, (buffer, length) => {
       this.client.sendFrames(buffer, length, () => undefined);
     });
-    this.client = new TunnelClient({
-      url: options.url,
-      name: options.control,
-      ...(options.token === undefined ? {} : { token: options.token }),
-      ...(options.tls === undefined ? {} : { tls: options.tls }),
-      log: options.log,
-      handler: this,
-    });
+    this.client = new TunnelClient({ ...options, name: options.control, handler: this });
   }
 
   get state(): ClientState {
@@ -97,6 +93,7 @@ export class ForwarderLink implements ClientHandler {
 
   close(): void {
     this.client.close();
+    clearTimeout(this.expiry);
     for (const tunnel of this.tunnels) tunnel.lost('the control device stops');
     for (const rule of this.rules.values()) {
       this.options.reception.remove(rule.id);
@@ -274,6 +271,8 @@ export class ForwarderLink implements ClientHandler {
 
   connected(connected: Connected): void {
     this.sendError = '';
+    clearTimeout(this.expiry);
+    this.resumeTime = connected.resumeTime;
     if (connected.resumed) this.resume(connected);
     else this.beginAnew(connected.sameEpoch ? 'the session was not resumed in time' : 'the forwarder was restarted');
   }
@@ -305,7 +304,7 @@ export class ForwarderLink implements ClientHandler {
   /** A new session: rules and tunnels are asked for again, under new ids. */
   private beginAnew(reason: string): void {
     this.deletions.clear();
-    for (const tunnel of [...this.tunnels]) this.lose(tunnel, reason);
+    this.loseAll(reason);
     for (const rule of this.rules.values()) this.restore(this.setRule(rule), rule.name);
     for (const tunnel of this.tunnels) this.restore(this.establish(tunnel), tunnel.symbol);
   }
@@ -336,7 +335,7 @@ export class ForwarderLink implements ClientHandler {
     const uses = names.map(async (name) => {
       let remote = this.interfaces.get(name);
       if (remote === undefined) {
-        remote = { name, attributes: null, rights: new Set(), counters: new Counters(), spare: null };
+        remote = newInterface(name);
         this.interfaces.set(name, remote);
       }
       await this.use(remote);
@@ -349,10 +348,7 @@ export class ForwarderLink implements ClientHandler {
       this.update(await this.client.request('interface-use-request', { interface: remote.name }));
     } catch (error) {
       // No right to it (S212): the symbol is there, and open() says why it can't be used.
-      if (hasCode(error, 'not-permitted')) {
-        remote.attributes = null;
-        remote.rights = new Set();
-      }
+      if (hasCode(error, 'not-permitted')) setUse(remote, null, []);
       this.log.debug({ forwarder: this.name, interface: remote.name, reason: describe(error) }, 'interface not used');
       return;
     }
@@ -371,9 +367,7 @@ export class ForwarderLink implements ClientHandler {
 
   private update(fields: Message<'interface-use-response'>): void {
     const remote = this.interfaces.get(fields.interface);
-    if (remote === undefined) return;
-    remote.attributes = fields.attributes;
-    remote.rights = new Set(fields.rights);
+    if (remote !== undefined) setUse(remote, fields.attributes, fields.rights);
   }
 
   private unregister(name: string): void {
@@ -391,7 +385,13 @@ export class ForwarderLink implements ClientHandler {
   disconnected(_error: FwdfsError, orderly: boolean): void {
     this.sendError = ''; // why it is not connected matters more now
     for (const rule of this.rules.values()) rule.active = false;
-    if (orderly) for (const tunnel of [...this.tunnels]) this.lose(tunnel, 'the forwarder said goodbye');
+    // From then on the forwarder has no session of ours: who waits for a confirmation must not wait for ever.
+    if (orderly) this.loseAll('the forwarder said goodbye');
+    else this.expiry = setTimeout(() => this.loseAll('the connection did not come back in time'), this.resumeTime);
+  }
+
+  private loseAll(reason: string): void {
+    for (const tunnel of [...this.tunnels]) this.lose(tunnel, reason);
   }
 
   failed(): void {

@@ -1,5 +1,5 @@
 /** An interface of a forwarder as the control device knows it: what its symbols are made from. Owned by the ForwarderLink. */
-import type { Counters } from '../base/counters.js';
+import { Counters } from '../base/counters.js';
 import type { Attributes, Right } from '../tunnel/messages.js';
 import type { DownTunnel } from './down-tunnel.js';
 
@@ -17,4 +17,15 @@ const WRITE_RIGHTS: readonly Right[] = ['write', 'inject'];
 
 export function mayWrite(rights: ReadonlySet<Right>): boolean {
   return WRITE_RIGHTS.some((right) => rights.has(right));
+}
+
+/** One that was just listed: nothing is known of it yet. */
+export function newInterface(name: string): RemoteInterface {
+  return { name, attributes: null, rights: new Set(), counters: new Counters(), spare: null };
+}
+
+/** What an interface use response says; null and no rights where it was refused. */
+export function setUse(remote: RemoteInterface, attributes: Attributes | null, rights: readonly Right[]): void {
+  remote.attributes = attributes;
+  remote.rights = new Set(rights);
 }

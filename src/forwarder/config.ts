@@ -86,7 +86,7 @@ const listenAddress = z.string(LISTEN).transform((url, context): ListenAddress =
 
 const listen = z.preprocess(
   (value) => (typeof value === 'string' ? [value] : value),
-  z.array(listenAddress, 'expected a string or a list').min(1, 'expected at least one'),
+  z.array(listenAddress, `${LISTEN}, or a list of them`).min(1, 'expected at least one'),
 );
 
 const interfaceName = z

@@ -46,6 +46,7 @@ export class Discard {
   private readonly table: string;
   private readonly listen: readonly ProtocolAddress[];
   private last: Promise<unknown> = Promise.resolve();
+  private isOurs = false;
   /** Names of the interfaces that the table in the kernel discards for, by the number of their chain. */
   private applied: readonly string[] = [];
 
@@ -65,15 +66,18 @@ export class Discard {
     const discarding = interfaces.filter((one) => one.unmatched === 'discard');
     return this.next(async () => {
       const counts = await this.read();
+      this.isOurs = true;
       if (discarding.length === 0) await deleteTable(FAMILY, this.table);
       else await applyRuleset(discardRuleset(this.table, discarding, this.listen, counts));
       this.applied = discarding.map(({ name }) => name);
     });
   }
 
-  /** Leaves no rule behind; no error where there was none. @throws as apply */
+  /** Leaves no rule of ours behind: nothing is touched that `apply` did not make or replace. @throws as apply */
   remove(): Promise<void> {
-    return this.next(() => deleteTable(FAMILY, this.table));
+    return this.next(async () => {
+      if (this.isOurs) await deleteTable(FAMILY, this.table);
+    });
   }
 
   /** Packets discarded so far, by interface. @throws as apply */

@@ -201,7 +201,8 @@ export class DistributionTable {
     return this.byTunnel.get(peer)?.size ?? 0;
   }
 
-  rows(): string[][] {
+  /** @param isThere whether an interface is there just now */
+  rows(isThere: (interfaceName: string) => boolean): string[][] {
     const rows: string[][] = [];
     for (const tunnels of this.byTunnel.values()) {
       for (const rule of tunnels.values()) {
@@ -212,7 +213,7 @@ export class DistributionTable {
           String(rule.upTunnel),
           rule.peer.identity,
           rule.peer.address,
-          rule.peer.active ? 'active' : 'suspended',
+          !isThere(rule.interface) ? 'absent' : rule.peer.active ? 'active' : 'suspended',
           String(rule.frames),
           String(rule.bytes),
           String(rule.dropped),

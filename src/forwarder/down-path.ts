@@ -15,6 +15,7 @@ import { C, type Counters } from '../base/counters.js';
 import { FwdfsError } from '../base/errors.js';
 import { DOWN_WINDOW_BYTES } from '../base/limits.js';
 import { FrameView, type LinkType, matchesProtocol } from '../packet/headers.js';
+import { VNET, VNET_GSO_ECN, VNET_GSO_UDP } from '../packet/virtio.js';
 import {
   FRAME_HEADER_BYTES,
   getCounter,
@@ -25,6 +26,7 @@ import {
   KIND_CREDIT,
   KIND_DATA,
   nextFrame,
+  OFFLOAD_OFFSET,
 } from '../tunnel/frames.js';
 import { type DistributionTable, SIDE } from './distribution-table.js';
 import type { InterfaceTransmitter, TransmitResult } from './interface-transmitter.js';
@@ -125,7 +127,9 @@ export class DownPath implements TransmitResult {
 
   private check(tunnel: DownTunnel, outlet: Outlet, frame: Buffer, offset: number, length: number): number {
     if (tunnel.inject && tunnel.protocol.kind === 'any') return 0;
-    if (!this.view.parse(frame, offset, length, outlet.linkType)) {
+    // The kernel would make later fragments of it, which nobody could check.
+    const gsoType = (frame[offset - FRAME_HEADER_BYTES + OFFLOAD_OFFSET + VNET.gsoType] ?? 0) & ~VNET_GSO_ECN;
+    if (gsoType === VNET_GSO_UDP || !this.view.parse(frame, offset, length, outlet.linkType)) {
       outlet.counters.add(C.drop_malformed, 1);
       return EINVAL;
     }

@@ -11,6 +11,7 @@
 import { Counters } from '../base/counters.js';
 import { describe, FwdfsError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
+import { holdName } from '../sys/name-lock.js';
 import type { Answer, Message, MessageArgs } from '../tunnel/messages.js';
 import { TunnelServer } from '../tunnel/server.js';
 import type { Session, SessionHandler } from '../tunnel/session.js';
@@ -37,6 +38,7 @@ export class Forwarder implements SessionHandler {
   private readonly interfaces: Interfaces;
   private readonly transfer: TransferControl;
   private readonly server: TunnelServer;
+  private releaseName: () => void = () => undefined;
 
   constructor(config: ForwarderConfig, log: Logger) {
     this.config = config;
@@ -74,9 +76,17 @@ export class Forwarder implements SessionHandler {
     return this.server.urls;
   }
 
-  /** S205 to S208: resolves when control devices can connect. */
+  /**
+   * S205 to S208: resolves when control devices can connect. Nothing in the kernel is touched before the name is ours:
+   * another forwarder of this name has its table there.
+   */
   async start(): Promise<void> {
-    const { listen, tls } = this.config;
+    const { listen, name, tls } = this.config;
+    try {
+      this.releaseName = holdName(`fwdfs-forwarder-${name}`);
+    } catch (error) {
+      throw new FwdfsError('already-running', `a forwarder ${name}`, { cause: error });
+    }
     try {
       await this.interfaces.start();
       await this.server.listen(
@@ -93,6 +103,7 @@ export class Forwarder implements SessionHandler {
   async stop(): Promise<void> {
     await this.server.close();
     await this.interfaces.stop();
+    this.releaseName();
   }
 
   private sendInterfaces(session: Session): void {
@@ -181,11 +192,12 @@ export class Forwarder implements SessionHandler {
   // --- tables as text ---
 
   private async table(peer: Peer, fields: Message<'table-request'>): Promise<Message<'table-rows'>> {
+    const isThere = (name: string): boolean => (this.interfaces.find(name)?.present ?? null) !== null;
     switch (fields.table) {
       case 'distribution':
-        return { columns: [...DISTRIBUTION_COLUMNS], rows: this.distribution.rows() };
+        return { columns: [...DISTRIBUTION_COLUMNS], rows: this.distribution.rows(isThere) };
       case 'reception':
-        return { columns: [...RECEPTION_COLUMNS], rows: this.reception.rows() };
+        return { columns: [...RECEPTION_COLUMNS], rows: this.reception.rows(isThere) };
       case 'permission':
         return { columns: [...PERMISSION_COLUMNS], rows: this.permissions.rows() };
       case 'statistics': {

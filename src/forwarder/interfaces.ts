@@ -94,13 +94,16 @@ export class Interfaces {
   }
 
   private linkChanged(kind: 'added' | 'changed' | 'removed', link: Link): void {
+    const isKnown = this.entries.has(link.name) || this.config.interfaces.has(link.name);
     const wasThere = (this.entries.get(link.name)?.present ?? null) !== null;
     if (kind === 'removed') this.entries.get(link.name)?.gone();
     else this.linkAppeared(link);
     const isThere = (this.entries.get(link.name)?.present ?? null) !== null;
     if (wasThere !== isThere) {
       this.onSet();
-      this.applyDiscard().catch((error: unknown) => this.log.error({ error: describe(error) }, 'discarding not set'));
+      if (!isKnown) {
+        this.applyDiscard().catch((error: unknown) => this.log.error({ error: describe(error) }, 'discarding not set'));
+      }
     } else if (isThere) {
       this.changed.add(link.name);
       this.attributeTimer ??= setTimeout(this.tellChanges, ATTRIBUTE_DELAY_MS);
@@ -116,7 +119,9 @@ export class Interfaces {
 
   private async applyDiscard(): Promise<void> {
     const interfaces: DiscardInterface[] = [];
-    for (const name of this.names) {
+    // By name, whether they are there or not: one that comes back is discarded for from its first packet.
+    const named = [...this.config.interfaces.keys()].filter((name) => name !== '*');
+    for (const name of new Set([...named, ...this.entries.keys()])) {
       const config = interfaceConfig(this.config, name);
       if (config !== null) interfaces.push({ name, ...config });
     }

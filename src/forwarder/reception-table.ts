@@ -83,7 +83,8 @@ export class ReceptionTable {
     return [...this.tunnels.values()].filter((tunnel) => tunnel.peer === peer);
   }
 
-  rows(): string[][] {
+  /** @param isThere whether an interface is there just now */
+  rows(isThere: (interfaceName: string) => boolean): string[][] {
     return [...this.tunnels.values()].map((tunnel) => [
       String(tunnel.id),
       tunnel.interface,
@@ -91,7 +92,7 @@ export class ReceptionTable {
       tunnel.inject ? 'inject' : 'write',
       tunnel.peer.identity,
       tunnel.peer.address,
-      tunnel.peer.active ? 'active' : 'suspended',
+      !isThere(tunnel.interface) ? 'absent' : tunnel.peer.active ? 'active' : 'suspended',
       String(tunnel.received),
       String(tunnel.bytes),
       String(tunnel.errors),

@@ -238,6 +238,7 @@ export class CaptureReader {
   /** @param total bytes of the pcapng block; 0: pcap */
   private foundFrame(start: number, captured: number, original: number, total: number): number {
     if (captured < original) return this.fail(`a frame was cut to ${captured} of its ${original} bytes`);
+    if (captured > original) return this.fail(`a record of ${captured} bytes of a frame of ${original}`);
     if (captured > this.maxFrameBytes) {
       return this.fail(`a frame of ${captured} bytes, more than ${this.maxFrameBytes}`);
     }

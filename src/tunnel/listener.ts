@@ -139,10 +139,8 @@ export class Listener {
   }
 
   private watch(stream: Socket): void {
-    if (this.waiting.size >= MAX_SESSIONS) {
-      stream.destroy();
-      return;
-    }
+    // Whoever means it says hello at once: those that waited longest make room, so that they can keep nobody out.
+    if (this.waiting.size >= MAX_SESSIONS) this.waiting.keys().next().value?.destroy();
     this.waiting.set(
       stream,
       this.timers.after(HELLO_TIMEOUT_MS, () => stream.destroy()),
@@ -180,10 +178,18 @@ function makeServer(at: ListenUrl, options: ListenOptions): Server {
   if (at.kind !== 'tls') return createServer();
   const { tls } = options;
   if (tls === undefined) throw new FwdfsError('bad-config', 'wss:// needs tls: { cert, key }');
-  const ca = tls.ca === undefined ? {} : { ca: readFileSync(tls.ca), requestCert: true };
+  const ca = tls.ca === undefined ? {} : { ca: readPem('ca', tls.ca), requestCert: true };
   // A client without a certificate may have a token; whether its certificate counts is asked later.
   const common = { rejectUnauthorized: false, handshakeTimeout: HELLO_TIMEOUT_MS };
-  return createTlsServer({ cert: readFileSync(tls.cert), key: readFileSync(tls.key), ...ca, ...common });
+  return createTlsServer({ cert: readPem('cert', tls.cert), key: readPem('key', tls.key), ...ca, ...common });
+}
+
+function readPem(what: string, file: string): Buffer {
+  try {
+    return readFileSync(file);
+  } catch (error) {
+    throw new FwdfsError('bad-config', `tls.${what}: expected a PEM file, ${describe(error)}`, { cause: error });
+  }
 }
 
 function peerOf(stream: Socket, unix: boolean): Peer {

@@ -42,8 +42,21 @@ const u53 = (description: string, unit = '') => z.int().min(0).meta({ descriptio
 export const RIGHTS = ['read', 'write', 'inject', 'vif', 'vip', 'route'] as const;
 export const SCOPES = ['in', 'out', 'both', 'promisc'] as const;
 
-const interfaceName = () => text("the interface's name at the forwarder");
-const symbolName = () => text('what the application touches: the name of a file, a virtual IF or a virtual IP');
+/** A word that tables show: neither empty nor long, and nothing that could look like another column or row. */
+const word = (description: string, most: number) =>
+  z
+    .string()
+    .min(1)
+    .max(most)
+    .regex(/^[^\s\p{Cc}]*$/u)
+    .meta({ description, unit: '' });
+const MAX_WORD = 255;
+const MAX_NAME = 64;
+const MAX_TOKEN = 4096;
+
+const interfaceName = () => word("the interface's name at the forwarder", MAX_WORD);
+const symbolName = () =>
+  word('what the application touches: the name of a file, a virtual IF or a virtual IP', MAX_WORD);
 const downTunnel = () => u32('id of the down tunnel, allocated by the forwarder, never used twice within a session');
 const upTunnel = () => u32('id of the up tunnel, allocated by the control device, never used twice within a session');
 
@@ -96,8 +109,12 @@ export const MESSAGES = {
       versions: z
         .object({ min: u32('oldest version spoken'), max: u32('newest version spoken') })
         .meta({ description: 'protocol versions' }),
-      name: text('name of the control device'),
-      token: text('proves the name, where no client certificate does').optional(),
+      name: word('name of the control device', MAX_NAME),
+      token: z
+        .string()
+        .max(MAX_TOKEN)
+        .meta({ description: 'proves the name, where no client certificate does' })
+        .optional(),
       resume: z
         .object({ session: text('session of the hello-response'), epoch: text('epoch of the hello-response') })
         .meta({ description: 'the session to go on with' })

@@ -27,6 +27,8 @@ export interface TunnelServerOptions {
   /** Who this is, or FwdfsError 'not-authenticated'. A session is resumed only by the identity that began it. */
   authenticate(hello: Message<'hello'>, peer: Peer): string;
   readonly timers?: Timers;
+  /** How long a suspended session is kept, in ms. Default RESUME_TIME_MS. */
+  readonly resumeTime?: number;
 }
 
 const nothing = (): void => undefined;
@@ -40,6 +42,7 @@ export class TunnelServer implements SessionOwner {
   private readonly handler: SessionHandler;
   private readonly sessions = new Map<string, ServerSession>();
   private readonly listeners: Listener[] = [];
+  private readonly resumeTime: number;
   private closing = false;
 
   constructor(options: TunnelServerOptions) {
@@ -47,6 +50,7 @@ export class TunnelServer implements SessionOwner {
     this.log = options.log;
     this.handler = options.handler;
     this.timers = options.timers ?? realTimers;
+    this.resumeTime = options.resumeTime ?? RESUME_TIME_MS;
   }
 
   /** Listens at each URL, or at none. @throws FwdfsError 'cannot-listen', 'bad-config' */
@@ -149,7 +153,7 @@ export class TunnelServer implements SessionOwner {
       session: session.id,
       tunnelKey: session.tunnelKey,
       resumed,
-      resumeTime: RESUME_TIME_MS,
+      resumeTime: this.resumeTime,
       tunnels: resumed ? this.handler.received(session) : [],
       upTunnels: resumed ? this.handler.sent(session) : [],
     };
@@ -221,7 +225,7 @@ export class TunnelServer implements SessionOwner {
     session.state = 'suspended';
     session.tunnelKey = '';
     session.cancelWait();
-    session.cancelWait = this.timers.after(RESUME_TIME_MS, () => this.finish(session, 'it was not resumed', false));
+    session.cancelWait = this.timers.after(this.resumeTime, () => this.finish(session, 'it was not resumed', false));
     session.dropChannels(reason, orderly);
     this.log.info({ name: session.name, identity: session.identity, reason }, 'session suspended');
     if (active) this.call('suspended', () => this.handler.suspended(session));

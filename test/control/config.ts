@@ -14,7 +14,7 @@ function mistakeOf(work: () => unknown): string {
   try {
     work();
   } catch (error) {
-    if (error instanceof FwdfsError && error.code === 'bad-config') return error.what;
+    if (error instanceof FwdfsError && (error.code === 'bad-config' || error.code === 'bad-source')) return error.what;
     throw error;
   }
   return 'none';

@@ -291,6 +291,19 @@ t.test('a new session fails the barriers for what was not confirmed, and the wri
   t.same(forwarder.frames, ['a', 'b']);
 });
 
+t.test('a barrier fails when the connection stays away for longer than the resume time', async (t) => {
+  const { link, forwarder } = await startPair(t, 50);
+  forwarder.confirms = false;
+  const tunnel = await link.acquireDown('eth0', 'eth0', ANY_PROTOCOL);
+  tunnel.send(frame('a'), 0, 60);
+  const barrier = codeOf(tunnel.sync());
+  await forwarder.diary.until('frame a');
+  await forwarder.goAway();
+  t.equal(await barrier, 'not-sent');
+  t.notOk(link.isConnected);
+  t.notOk(tunnel.hasAnyCredit, 'a writer waits');
+});
+
 t.test('a tunnel whose answer was lost with the connection does not stay at the forwarder', async (t) => {
   const { link, forwarder } = await startPair(t);
   forwarder.hold('tunnel-generation-request');

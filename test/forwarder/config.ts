@@ -91,7 +91,7 @@ t.test('every mistake is told with the line and what was expected', async (t) =>
   const permission = (line: string): string => `${head}permissions:\n  - control: a\n    interface: eth0\n${line}`;
   const mistakes: [text: string, line: number, what: RegExp][] = [
     ['listen: ws://h:1', 1, /expected string, it is missing \(name\)/],
-    ['name: f', 1, /expected a string or a list, it is missing \(listen\)/],
+    ['name: f', 1, /expected ws:\/\/HOST:PORT, .*it is missing \(listen\)/],
     ['name: .hidden\nlisten: ws://h:1', 1, /expected a name .* \(name\)/],
     ['name: f\nlisten: h:1', 2, /expected ws:\/\/HOST:PORT, .* \(listen\[0\]\)/],
     ['name: f\nlisten:\n  - ws://h:1\n  - l2://eth1', 4, /expected ws:\/\/HOST:PORT, .* \(listen\[1\]\)/],

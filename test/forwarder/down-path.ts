@@ -2,6 +2,7 @@
 import { constants } from 'node:os';
 import t from 'tap';
 import { Counters } from '../../src/base/counters.js';
+import { DOWN_WINDOW_BYTES } from '../../src/base/limits.js';
 import { DistributionTable } from '../../src/forwarder/distribution-table.js';
 import { DownPath, type Outlet } from '../../src/forwarder/down-path.js';
 import { InterfaceTransmitter } from '../../src/forwarder/interface-transmitter.js';
@@ -198,6 +199,40 @@ t.test('only frames that the tunnel is for leave, with the rights that it has', 
     [1, 3, 1],
   );
   t.same(bench.eth0.frames, [foreign, short, own, own, own]);
+});
+
+t.test('a super-frame that the kernel would cut into fragments leaves only where any frame may', async (t) => {
+  const own = ethernet(0x0800, ipv4({ protocol: 17, source: '10.0.0.1' }, udp(520, 520, Buffer.alloc(2000))));
+  const ufo = (id: number): Buffer => {
+    const bytes = messages.data(id, 1, own);
+    bytes[3] = 3; // virtio_net_hdr: gso_type UDP
+    return bytes;
+  };
+  const bench = new Bench();
+  const cases: [options: { protocol?: string; inject: boolean }, errno: number][] = [
+    [{ inject: true }, 0],
+    [{ inject: false }, EINVAL],
+    [{ inject: true, protocol: 'udp:520' }, EINVAL],
+  ];
+  for (const [options, errno] of cases) {
+    const { id } = bench.tunnel(options);
+    const told = errno === 0 ? [] : [`tunnel=${id} sequence=1 errno=${errno}`];
+    t.same(bench.give([ufo(id)]), [...told, `tunnel=${id} sequence=1`]);
+  }
+  t.equal(bench.eth0.frames.length, 1);
+});
+
+t.test('a control device that ignores its window is ended, before it fills the memory', async (t) => {
+  const bench = new Bench();
+  const { id } = bench.tunnel();
+  bench.eth0.free = 0;
+  const big = Buffer.alloc(60_000, 1);
+  const give = (from: number, count: number): void => {
+    bench.give(Array.from({ length: count }, (_, i) => messages.data(id, from + i, big)));
+  };
+  give(1, Math.floor(DOWN_WINDOW_BYTES / big.length));
+  t.throws(() => give(1 + Math.floor(DOWN_WINDOW_BYTES / big.length), 3), { code: 'bad-message' });
+  bench.eth0.free = Infinity;
 });
 
 t.test('credit only grows, and only for a rule of the one who grants it', async (t) => {

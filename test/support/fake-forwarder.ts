@@ -53,8 +53,9 @@ export class FakeForwarder {
   private current: Session | null = null;
   private lastDown = 0;
 
-  private constructor() {
+  private constructor(resumeTime?: number) {
     this.server = new TunnelServer({
+      ...(resumeTime === undefined ? {} : { resumeTime }),
       name: 'fwd1',
       log: keepLog(),
       authenticate: (hello) => hello.name,
@@ -70,8 +71,8 @@ export class FakeForwarder {
     });
   }
 
-  static async start(t: Test): Promise<FakeForwarder> {
-    const forwarder = new FakeForwarder();
+  static async start(t: Test, resumeTime?: number): Promise<FakeForwarder> {
+    const forwarder = new FakeForwarder(resumeTime);
     await forwarder.server.listen(['ws://127.0.0.1:0']);
     forwarder.proxy = await startTcpProxy(Number(new URL(forwarder.server.urls[0] ?? '').port));
     t.teardown(async () => {
@@ -93,6 +94,11 @@ export class FakeForwarder {
   /** The connection is lost; the control device comes back and resumes. */
   cut(): void {
     this.proxy.cut();
+  }
+
+  /** The connection is lost, and nobody listens any more. */
+  goAway(): Promise<void> {
+    return this.proxy.close();
   }
 
   /** The connection is lost and the session is forgotten: the control device gets a new one. */
@@ -224,8 +230,8 @@ export function startLink(t: Test, url: string): LinkEnd {
 }
 
 /** Both, connected, with the symbols registered. */
-export async function startPair(t: Test): Promise<LinkEnd & { forwarder: FakeForwarder }> {
-  const forwarder = await FakeForwarder.start(t);
+export async function startPair(t: Test, resumeTime?: number): Promise<LinkEnd & { forwarder: FakeForwarder }> {
+  const forwarder = await FakeForwarder.start(t, resumeTime);
   const end = startLink(t, forwarder.url);
   await end.link.settled;
   return { ...end, forwarder };
