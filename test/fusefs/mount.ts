@@ -149,7 +149,7 @@ print(bool(select.select([], [f], [], 0)[1]), p.poll(0))`);
     const scripts = ['cat $M/slow-open', 'echo x > $M/held', 'echo x > $M/slow-close'];
     for (const script of scripts) {
       const shell = mount.start('bash', ['-c', script.startsWith('cat') ? `exec ${script}` : script]);
-      await shell.blocked();
+      await shell.waiting();
       shell.kill('SIGKILL');
       t.equal((await shell.outcome).signal, 'SIGKILL', script);
     }

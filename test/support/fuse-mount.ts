@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmdirSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -29,11 +29,15 @@ export class Running {
   readonly child: ChildProcess;
   readonly outcome: Promise<Outcome>;
 
-  constructor(command: string, args: readonly string[], env: NodeJS.ProcessEnv = {}) {
+  private readonly directory: string;
+
+  /** @param directory the mount point, `M` in its environment */
+  constructor(command: string, args: readonly string[], directory: string) {
+    this.directory = directory;
     const start = process.hrtime.bigint();
     this.child = spawn(command, args, {
       detached: true,
-      env: { ...process.env, ...env },
+      env: { ...process.env, M: directory },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     let stdout = '';
@@ -56,12 +60,33 @@ export class Running {
 
   /** To the process and its children. */
   kill(signal: NodeJS.Signals): void {
-    if (this.child.exitCode === null && this.child.signalCode === null) process.kill(-this.pid, signal);
+    if (this.pid > 1 && this.child.exitCode === null && this.child.signalCode === null) process.kill(-this.pid, signal);
   }
 
-  /** Resolves when the process waits for an answer of the server. */
+  /** Resolves when the process waits for an answer of the server, whatever it asked. */
+  waiting(): Promise<void> {
+    return until(() => this.isWaiting());
+  }
+
+  /** Resolves when the process waits for an answer about a file that it has open: not for the open itself. */
   blocked(): Promise<void> {
-    return until(() => readFileSync(`/proc/${this.pid}/wchan`, 'latin1') === 'request_wait_answer');
+    return until(() => this.hasFile() && this.isWaiting());
+  }
+
+  private isWaiting(): boolean {
+    return readFileSync(`/proc/${this.pid}/wchan`, 'latin1') === 'request_wait_answer';
+  }
+
+  /** Reads links of /proc alone: nothing that touches the mount. */
+  private hasFile(): boolean {
+    const folder = `/proc/${this.pid}/fd`;
+    return readdirSync(folder).some((fd) => {
+      try {
+        return readlinkSync(`${folder}/${fd}`).startsWith(`${this.directory}/`);
+      } catch {
+        return false; // closed meanwhile
+      }
+    });
   }
 }
 
@@ -109,7 +134,7 @@ export class DemoMount {
   }
 
   start(command: string, args: readonly string[]): Running {
-    return new Running(command, args, { M: this.directory });
+    return new Running(command, args, this.directory);
   }
 
   get isMounted(): boolean {
