@@ -41,7 +41,7 @@ export const ERRORS = {
   'not-sent': { errno: E.EIO, advice: "look at the forwarder's .state: a written frame was not put on the interface" },
   'not-authenticated': {
     errno: E.EACCES,
-    advice: 'give the token that the forwarder knows for this name (token_file=)',
+    advice: 'give the token (token_file=) or the certificate (cert=, key=) that the forwarder knows for this name',
   },
   'bad-message': { errno: E.EPROTO, advice: 'run the same version on both devices' },
   'unknown-message': { errno: E.EOPNOTSUPP, advice: 'the other device is older; update it' },

@@ -3,16 +3,13 @@
  *
  *     mount point made ready --> mount --> forwarders tried once --> serving --> unmounted, or a signal to stop --> exit
  */
-import { accessSync, constants, readdirSync, statSync } from 'node:fs';
-import { errnoName, errnoOf, FwdfsError, SystemError } from '../base/errors.js';
+import { createHash, randomBytes } from 'node:crypto';
+import { accessSync, constants, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { errnoName, errnoOf, SystemError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
-import {
-  type ForwarderSource,
-  isShortForm,
-  loadControlConfig,
-  parseSource,
-  type RemoteForwarder,
-} from '../control/config.js';
+import { isShortForm, loadControlConfig, parseSource, type RemoteForwarder } from '../control/config.js';
 import { ControlDevice } from '../control/control-device.js';
 import type { ForwarderLink } from '../control/forwarder-link.js';
 import { loadForwarderConfig } from '../forwarder/config.js';
@@ -48,22 +45,28 @@ function complete(source: RemoteForwarder, values: MountOptionValues): RemoteFor
   };
 }
 
-/** The forwarder of a source as the control device reaches it; one that is `local` is started in this process. */
-async function reach(
-  source: ForwarderSource,
-  values: MountOptionValues,
-  started: Forwarder[],
-  log: Logger,
-): Promise<RemoteForwarder> {
-  if (source.kind === 'local') {
-    const forwarder = new Forwarder(loadForwarderConfig(source.file), log);
-    await forwarder.start();
-    started.push(forwarder);
-    const url = forwarder.urls[0];
-    if (url === undefined) throw new FwdfsError('bad-config', `${source.file}: expected listen:`);
-    return { kind: 'remote', url, token: null, tokenFile: values.token_file ?? null, tls: null };
-  }
-  return complete(source, values);
+/** A forwarder in this process, and the folder of the socket by which only this process reaches it. */
+interface Integrated {
+  readonly forwarder: Forwarder;
+  readonly folder: string;
+}
+
+/**
+ * Starts the forwarder of a `local` source. Beside its own addresses it listens at a socket in a folder of ours, where the
+ * name of this control device has a token that nobody else knows.
+ */
+async function integrate(file: string, control: string, started: Integrated[], log: Logger): Promise<RemoteForwarder> {
+  const config = loadForwarderConfig(file);
+  const folder = mkdtempSync(join(tmpdir(), 'fwdfs-'));
+  const path = join(folder, 's');
+  const url = `ws+unix:${path}`;
+  const token = randomBytes(32).toString('hex');
+  const tokens = new Map([...config.tokens, [control, createHash('sha256').update(token).digest('hex')]]);
+  const listen = [...config.listen, { kind: 'unix', path, url } as const];
+  const forwarder = new Forwarder({ ...config, tokens, listen }, log);
+  started.push({ forwarder, folder });
+  await forwarder.start();
+  return { kind: 'remote', url, token, tokenFile: null, tls: null };
 }
 
 function checkOptions(source: string, values: MountOptionValues): void {
@@ -125,9 +128,10 @@ export async function serve({ source, mountPoint, values, traceFuse, log }: Serv
   checkOptions(source, values);
   const config = isShortForm(source) ? parseSource(source) : loadControlConfig(source);
   await prepareMountPoint(mountPoint, values, log);
-  const forwarders: Forwarder[] = [];
+  const integrated: Integrated[] = [];
+  const control = values.name ?? config.name;
   const device = new ControlDevice({
-    name: values.name ?? config.name,
+    name: control,
     version: packageVersion(),
     complete: (forwarder) => complete(forwarder, values),
     log,
@@ -147,7 +151,8 @@ export async function serve({ source, mountPoint, values, traceFuse, log }: Serv
   });
   const release = async (): Promise<void> => {
     device.close();
-    await Promise.all(forwarders.map((forwarder) => forwarder.stop()));
+    await Promise.all(integrated.map(({ forwarder }) => forwarder.stop()));
+    for (const { folder } of integrated) rmSync(folder, { recursive: true, force: true });
   };
   const end = async (): Promise<void> => {
     await release();
@@ -159,7 +164,11 @@ export async function serve({ source, mountPoint, values, traceFuse, log }: Serv
     server.onEnd = () => void end();
     onStopSignal(() => void server.unmount().then(end));
     for (const [name, forwarder] of config.forwarders) {
-      links.push(device.addForwarder(name, await reach(forwarder, values, forwarders, log)));
+      const reached =
+        forwarder.kind === 'local'
+          ? await integrate(forwarder.file, control, integrated, log)
+          : complete(forwarder, values);
+      links.push(device.addForwarder(name, reached));
     }
     await Promise.race([device.settled(), new Promise((resolve) => setTimeout(resolve, SETTLE_MS))]);
   } catch (error) {

@@ -74,7 +74,8 @@ export function parseListenAddress(url: string): ListenAddress | null {
   const [, scheme, host = '', port] = TCP_URL.exec(url) ?? [];
   if (scheme === undefined || Number(port) > 0xffff) return null;
   const bare = host === '*' ? '::' : host.replace(/^\[|\]$/g, '');
-  return { kind: 'tcp', secure: scheme === 'wss', host: bare, port: Number(port), url };
+  const canonical = `${scheme}://${bare.includes(':') ? `[${bare}]` : bare}:${port}`;
+  return { kind: 'tcp', secure: scheme === 'wss', host: bare, port: Number(port), url: canonical };
 }
 
 const listenAddress = z.string(LISTEN).transform((url, context): ListenAddress => {
@@ -101,12 +102,11 @@ const INTERFACE_FIELDS = z
   .nullable()
   .transform((value): InterfaceConfig => value ?? { unmatched: 'discard', host: [] });
 
-const control = z
-  .string()
-  .refine(
-    (text) => (kindOfControl(text) === 'name' ? isDeviceName(text) : kindOfControl(text) !== null),
-    'expected the name of a control device, an IP address or prefix, uid:N or "*"',
-  );
+const control = z.string().refine((text) => {
+  const kind = kindOfControl(text);
+  // Nothing asks for peer credentials yet, so a line for a uid could only match nobody.
+  return kind === 'name' ? isDeviceName(text) : kind !== null && kind !== 'uid';
+}, 'expected the name of a control device, an IP address or prefix, or "*"');
 
 const permission = z.strictObject({
   control,

@@ -4,7 +4,8 @@
  *
  *     wire --> AF_PACKET (rules still see everything) --> prerouting: conntrack --> input hook, filter - 10 --> sockets
  *                                                                                        |
- *        table inet fwdfs_NAME:   chain input   iifname: an interface with `unmatched: discard` --> its chain
+ *        table inet fwdfs_NAME:   chain input   iifname: an interface with `unmatched: discard` --> its chain;
+ *                                               under `*` every other one but lo --> one chain for all of them
  *                                 chain interface_N   jump always; what `host` lists: accept; count and drop the rest
  *                                 counter discarded_N   goes on counting when the table is replaced
  *                                 chain always        what a host can't do without
@@ -23,6 +24,7 @@ import type { ProtocolAddress } from '../packet/protocol-address.js';
 import { applyRuleset, deleteTable, dropTable, readCounters } from '../sys/nftables.js';
 
 export interface DiscardInterface {
+  /** `*` stands for every interface that is not named, but never for loopback. */
   readonly name: string;
   readonly unmatched: 'discard' | 'host';
   /** What stays with the host's own kernel. */
@@ -68,7 +70,7 @@ export class Discard {
       const counts = await this.read();
       this.isOurs = true;
       if (discarding.length === 0) await deleteTable(FAMILY, this.table);
-      else await applyRuleset(discardRuleset(this.table, discarding, this.listen, counts));
+      else await applyRuleset(discardRuleset(this.table, interfaces, this.listen, counts));
       this.applied = discarding.map(({ name }) => name);
     });
   }
@@ -116,20 +118,28 @@ export function discardRuleset(
   counts: ReadonlyMap<string, number> = new Map(),
 ): string {
   const lines = [`table ${FAMILY} ${table} {`];
-  for (const [index, { name }] of interfaces.entries()) {
+  const discarding = interfaces.filter(({ unmatched }) => unmatched === 'discard');
+  for (const [index, { name }] of discarding.entries()) {
     lines.push(`  counter discarded_${index} { packets ${counts.get(name) ?? 0} bytes 0 }`);
   }
   addChain(lines, 'always', [...ALWAYS, ...listen.flatMap(acceptRules)]);
-  for (const [index, { host }] of interfaces.entries()) {
+  for (const [index, { host }] of discarding.entries()) {
     addChain(lines, `interface_${index}`, [
       'jump always',
       ...host.flatMap(acceptRules),
       `counter name discarded_${index} drop`,
     ]);
   }
+  const rest = discarding.findIndex(({ name }) => name === '*');
   addChain(lines, 'input', [
     'type filter hook input priority filter - 10; policy accept;',
-    ...interfaces.map(({ name }, index) => `iifname ${quoted(name)} jump interface_${index}`),
+    ...interfaces
+      .filter(({ name, unmatched }) => name !== '*' && (unmatched === 'discard' || rest >= 0))
+      .map((one) => {
+        const index = discarding.indexOf(one);
+        return `iifname ${quoted(one.name)} ${index < 0 ? 'return' : `jump interface_${index}`}`;
+      }),
+    ...(rest < 0 ? [] : [`iifname != "lo" jump interface_${rest}`]),
   ]);
   lines.push('}', '');
   return dropTable(FAMILY, table) + lines.join('\n');

@@ -85,7 +85,7 @@ export class Forwarder implements SessionHandler {
     try {
       this.releaseName = holdName(`fwdfs-forwarder-${name}`);
     } catch (error) {
-      throw new FwdfsError('already-running', `a forwarder ${name}`, { cause: error });
+      throw new FwdfsError('already-running', `a forwarder ${name} runs here already`, { cause: error });
     }
     try {
       await this.interfaces.start();

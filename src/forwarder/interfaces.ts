@@ -8,20 +8,20 @@
  * Owns the link monitor, the interfaces and the discarding in the kernel.
  */
 import type { Counters } from '../base/counters.js';
-import { describe, FwdfsError } from '../base/errors.js';
+import { FwdfsError } from '../base/errors.js';
 import { ATTRIBUTE_DELAY_MS, DISCARD_COUNTS_MS } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import { parseProtocolAddress, type ProtocolAddress } from '../packet/protocol-address.js';
 import { type Link, LinkMonitor } from '../sys/links.js';
 import { type ForwarderConfig, interfaceConfig, type ListenAddress } from './config.js';
-import { Discard, type DiscardInterface } from './discard.js';
+import { Discard } from './discard.js';
 import type { DistributionTable } from './distribution-table.js';
 import { ForwarderInterface } from './interface.js';
 import type { TransmitResult } from './interface-transmitter.js';
 
 /** Our own port, which discarding always admits. */
 function listenPort(address: ListenAddress): ProtocolAddress[] {
-  return address.kind === 'tcp' ? [parseProtocolAddress(`tcp:${address.port}`)] : [];
+  return address.kind === 'tcp' && address.port > 0 ? [parseProtocolAddress(`tcp:${address.port}`)] : [];
 }
 
 export class Interfaces {
@@ -54,7 +54,8 @@ export class Interfaces {
     this.links.onChange = (kind, link) => this.linkChanged(kind, link);
     this.links.start();
     for (const link of this.links.links().values()) this.linkAppeared(link);
-    await this.applyDiscard();
+    // By name, whether they are there or not: one that appears is discarded for from its first packet.
+    await this.discard.apply(Array.from(this.config.interfaces, ([name, config]) => ({ name, ...config })));
   }
 
   async stop(): Promise<void> {
@@ -94,16 +95,12 @@ export class Interfaces {
   }
 
   private linkChanged(kind: 'added' | 'changed' | 'removed', link: Link): void {
-    const isKnown = this.entries.has(link.name) || this.config.interfaces.has(link.name);
     const wasThere = (this.entries.get(link.name)?.present ?? null) !== null;
     if (kind === 'removed') this.entries.get(link.name)?.gone();
     else this.linkAppeared(link);
     const isThere = (this.entries.get(link.name)?.present ?? null) !== null;
     if (wasThere !== isThere) {
       this.onSet();
-      if (!isKnown) {
-        this.applyDiscard().catch((error: unknown) => this.log.error({ error: describe(error) }, 'discarding not set'));
-      }
     } else if (isThere) {
       this.changed.add(link.name);
       this.attributeTimer ??= setTimeout(this.tellChanges, ATTRIBUTE_DELAY_MS);
@@ -117,17 +114,6 @@ export class Interfaces {
     this.changed.clear();
   };
 
-  private async applyDiscard(): Promise<void> {
-    const interfaces: DiscardInterface[] = [];
-    // By name, whether they are there or not: one that comes back is discarded for from its first packet.
-    const named = [...this.config.interfaces.keys()].filter((name) => name !== '*');
-    for (const name of new Set([...named, ...this.entries.keys()])) {
-      const config = interfaceConfig(this.config, name);
-      if (config !== null) interfaces.push({ name, ...config });
-    }
-    await this.discard.apply(interfaces);
-  }
-
   /**
    * Name and value of each counter of an interface: the kernel's, then ours.
    * @param lost counts of frames that name no interface, shown at every one
@@ -139,7 +125,8 @@ export class Interfaces {
       counter,
       String(value),
     ]);
-    const discarded = (await this.discarded()).get(name) ?? 0;
+    // Interfaces under `*` have one count together.
+    const discarded = (await this.discarded()).get(this.config.interfaces.has(name) ? name : '*') ?? 0;
     for (const [counter, value] of entry.counters.snapshot()) {
       rows.push([counter, String(counter === 'drop_discarded' ? discarded : value + lost.get(counter))]);
     }

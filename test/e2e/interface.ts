@@ -27,7 +27,7 @@ t.test('interfaces and names', { skip: withoutRoot }, async (t) => {
     const second = new Daemon([...lab.fwd.prefix, process.execPath, FWDFS, 'forwarder', '--config', lab.config]);
     await until(() => second.ended);
     t.equal(second.child.exitCode, 1);
-    t.match(second.log, /a forwarder fwd1: stop the other one/);
+    t.match(second.log, /a forwarder fwd1 runs here already: stop the other one/);
     t.match(tables(), /table inet fwdfs_fwd1/);
   });
 

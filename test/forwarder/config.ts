@@ -71,14 +71,15 @@ t.test('interfaces are those that are named, and with an asterisk all others', a
 });
 
 t.test('an address to listen on is a WebSocket URL with host and port, or a path', async (t) => {
-  const good: [url: string, address: object][] = [
+  // With the URL to listen at: `*` is an address there, and nothing stands behind the port.
+  const good: [url: string, address: object, listenAt?: string][] = [
     ['ws://127.0.0.1:7440', { kind: 'tcp', secure: false, host: '127.0.0.1', port: 7440 }],
-    ['wss://fwd.example:443/', { kind: 'tcp', secure: true, host: 'fwd.example', port: 443 }],
+    ['wss://fwd.example:443/', { kind: 'tcp', secure: true, host: 'fwd.example', port: 443 }, 'wss://fwd.example:443'],
     ['ws://[2001:db8::1]:80', { kind: 'tcp', secure: false, host: '2001:db8::1', port: 80 }],
-    ['ws://*:1', { kind: 'tcp', secure: false, host: '::', port: 1 }],
+    ['ws://*:1', { kind: 'tcp', secure: false, host: '::', port: 1 }, 'ws://[::]:1'],
     ['ws+unix:/run/fwdfs/fwd1.sock', { kind: 'unix', path: '/run/fwdfs/fwd1.sock' }],
   ];
-  for (const [url, address] of good) t.same(parseListenAddress(url), { ...address, url });
+  for (const [url, address, listenAt = url] of good) t.same(parseListenAddress(url), { ...address, url: listenAt });
   const bad = ['', 'ws://h', 'ws://h:65536', 'ws://h:01', 'ws://:1', 'http://h:1', 'ws://h:1/path', 'ws+unix:run/x'];
   for (const url of [...bad, 'ws+unix:/a:b', 'l2://eth1', 'ws://u@h:1', '7440']) {
     t.equal(parseListenAddress(url), null, url);
@@ -123,7 +124,17 @@ t.test('every mistake is told with the line and what was expected', async (t) =>
     [permission('    rights: []\n    protocols: [tcp, tpc]'), 7, /"tpc" .* \(permissions\[0\]\.protocols\[1\]\)/],
     [permission('    rights: []\n    protocol: [tcp]'), 7, /unknown key protocol \(permissions\[0\]\)/],
   ];
-  for (const control of ['10.0.0.0/33', '10.0.0.256', 'uid:root', 'uid:', '02:00:00:00:00:01', 'a b', '::/129', '']) {
+  for (const control of [
+    '10.0.0.0/33',
+    '10.0.0.256',
+    'uid:root',
+    'uid:0',
+    'uid:',
+    '02:00:00:00:00:01',
+    'a b',
+    '::/129',
+    '',
+  ]) {
     mistakes.push([
       `${head}permissions:\n  - { interface: a, rights: [],\n      control: "${control}" }`,
       5,
