@@ -63,7 +63,10 @@ export class UpPath {
           this.lost.add(C.drop_unknown_tunnel, 1);
           continue;
         }
-        if (tunnel !== last && !this.touched.includes(tunnel)) this.touched.push(tunnel);
+        if (!tunnel.touched) {
+          tunnel.touched = true;
+          this.touched.push(tunnel);
+        }
         last = tunnel;
         tunnel.deliver(
           message,
@@ -85,6 +88,7 @@ export class UpPath {
   private grant(): void {
     for (let i = 0; i < this.touched.length; i++) {
       const tunnel = this.touched[i] as UpTunnel;
+      tunnel.touched = false;
       const granted = tunnel.takeCredit();
       if (granted === 0) continue;
       const frame = Buffer.alloc(frameBytes(0));

@@ -41,6 +41,8 @@ export class UpTunnel {
   active = false;
   private received = 0;
   private granted = UP_CREDIT_BYTES;
+  /** On the list of those that may be due for credit when the message is over. */
+  touched = false;
   frames = 0;
   /** `frames` when the forwarder began to count those of this id, less those that it sent and that were lost. */
   private accounted = 0;
