@@ -54,8 +54,8 @@ export const MAX_DOWN_TUNNELS_PER_CONTROL = 16_384;
 export const MAX_SESSIONS = 256;
 /** The coarse filter in the kernel follows a change of the rules within this time. */
 export const COARSE_FILTER_DELAY_MS = 5;
-/** A change of an interface's attributes is told within this time. */
-export const ATTRIBUTE_DELAY_MS = 50;
+/** Interfaces that come, go or change are told of within this time. */
+export const INTERFACE_CHANGE_DELAY_MS = 50;
 /** The kernel's count of what was discarded is at most this old. */
 export const DISCARD_COUNTS_MS = 100;
 /** Protocol addresses above which the coarse filter passes everything. */

@@ -5,6 +5,7 @@
  * Owns both tables, which are one for all forwarders, and every link. Knows nothing of FUSE beyond the contract of the tree.
  */
 import { readFileSync } from 'node:fs';
+import type { Changes } from '../base/changes.js';
 import { errnoName, errnoOf, FwdfsError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import { CommandFile } from '../fusefs/command-file.js';
@@ -71,12 +72,13 @@ export class ControlDevice {
   private tables(): DirectoryNode {
     const reception = (): string => tableText(RECEPTION_COLUMNS, this.reception.rows());
     const transmission = (): string => tableText(TRANSMISSION_COLUMNS, this.transmission.rows());
+    const file = (name: string, content: () => string, { changes }: { changes: Changes }): [string, Node] => [
+      name,
+      new TextFile(inoOf(`/.tables/${name}`), content, { changes }),
+    ];
     return staticDirectory(
       '/.tables',
-      new Map([
-        ['reception', new TextFile(inoOf('/.tables/reception'), reception)],
-        ['transmission', new TextFile(inoOf('/.tables/transmission'), transmission)],
-      ]),
+      new Map([file('reception', reception, this.reception), file('transmission', transmission, this.transmission)]),
     );
   }
 

@@ -55,7 +55,7 @@ export class ForwarderDirectory implements DirectoryNode, SymbolUse {
     this.fixed = new Map<string, Node>([
       ['.if', new InterfacesDirectory(`${this.path}/.if`, link)],
       ['.tables', this.tables()],
-      ['.state', new TextFile(inoOf(`${this.path}/.state`), () => stateText(link))],
+      ['.state', new TextFile(inoOf(`${this.path}/.state`), () => stateText(link), { changes: link.changes.state })],
       ['.ctl', new CommandFile(inoOf(`${this.path}/.ctl`), (command) => commands.run(command))],
     ]);
   }
@@ -67,7 +67,7 @@ export class ForwarderDirectory implements DirectoryNode, SymbolUse {
         const { columns, rows } = await this.link.table(table);
         return tableText(columns, rows);
       };
-      return [table, new TextFile(inoOf(`${path}/${table}`), text)];
+      return [table, new TextFile(inoOf(`${path}/${table}`), text, { changes: this.link.changes.table(table) })];
     });
     return staticDirectory(path, new Map(files));
   }
@@ -119,14 +119,15 @@ class InterfacesDirectory implements DirectoryNode {
   lookup(name: string): Node {
     this.link.interfaceOf(name);
     const path = `${this.path}/${name}`;
-    const files = Object.entries(ATTRIBUTES).map(([attribute, show]): [string, Node] => [
-      attribute,
-      new TextFile(inoOf(`${path}/${attribute}`), () => {
+    const changes = this.link.changes.interfaces;
+    const files = Object.entries(ATTRIBUTES).map(([attribute, show]): [string, Node] => {
+      const value = (): string => {
         const { attributes } = this.link.interfaceOf(name);
         if (attributes === null) throw new FwdfsError('not-permitted', `${this.link.name}/${name}`);
         return line(show(attributes));
-      }),
-    ]);
+      };
+      return [attribute, new TextFile(inoOf(`${path}/${attribute}`), value, { changes, exact: true })];
+    });
     return staticDirectory(
       path,
       new Map([...files, ['statistics', new StatisticsDirectory(`${path}/statistics`, this.link, name)]]),
@@ -172,7 +173,7 @@ class StatisticsDirectory implements DirectoryNode {
   }
 
   private async value(name: string): Promise<string> {
-    const { rows } = await this.link.table('statistics', this.interface);
+    const { rows } = await this.link.statistics(this.interface);
     const remote = rows.find(([counter]) => counter === name)?.[1] ?? '0';
     const local = this.link.interfaceOf(this.interface).counters.snapshot();
     const own = [...local].find(([counter]) => counter === name)?.[1] ?? 0;

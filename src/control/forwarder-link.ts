@@ -28,6 +28,7 @@ import {
 } from '../tunnel/client.js';
 import type { Answer, Message, MessageArgs } from '../tunnel/messages.js';
 import { DownTunnel } from './down-tunnel.js';
+import { LinkChanges } from './link-changes.js';
 import { mayWrite, newInterface, type RemoteInterface, setUse } from './remote-interface.js';
 import { UpPath } from './up-path.js';
 import type { ReceptionTable, TransmissionTable } from './tables.js';
@@ -45,6 +46,7 @@ export interface ForwarderLinkOptions extends Pick<TunnelClientOptions, 'url' | 
 export class ForwarderLink implements ClientHandler {
   readonly name: string;
   readonly interfaces = new Map<string, RemoteInterface>();
+  readonly changes = new LinkChanges();
   private readonly options: ForwarderLinkOptions;
   private readonly log: Logger;
   private readonly client: TunnelClient;
@@ -110,9 +112,13 @@ export class ForwarderLink implements ClientHandler {
     return found;
   }
 
-  async table(table: string, interfaceName?: string): Promise<Message<'table-rows'>> {
-    const only = interfaceName === undefined ? {} : { interface: interfaceName };
-    return this.client.request('table-request', { table, ...only });
+  /** Rows as of now; `changes` tells of the first change after them. */
+  async table(table: string): Promise<Message<'table-rows'>> {
+    return this.client.request('table-request', { table, watch: true });
+  }
+
+  async statistics(interfaceName: string): Promise<Message<'table-rows'>> {
+    return this.client.request('table-request', { table: 'statistics', interface: interfaceName });
   }
 
   // --- up: rules ---
@@ -168,6 +174,7 @@ export class ForwarderLink implements ClientHandler {
     }
     tunnel.state = 'set';
     tunnel.active = tunnel.holders > 0;
+    this.options.reception.changes.tell();
     if (!tunnel.active) void this.deleteRule(id); // released meanwhile
   }
 
@@ -209,6 +216,7 @@ export class ForwarderLink implements ClientHandler {
   private async generate(interfaceName: string, symbol: string, protocol: string): Promise<DownTunnel> {
     const tunnel = new DownTunnel(this.client, this.name, interfaceName, symbol, protocol, (text) => {
       this.sendError = text;
+      this.changes.state.tell();
       this.log.warn({ forwarder: this.name, reason: text }, 'a written frame was not sent');
     });
     this.tunnels.add(tunnel);
@@ -232,6 +240,7 @@ export class ForwarderLink implements ClientHandler {
     if (!this.tunnels.has(tunnel)) return this.deleteTunnel(response.downTunnel);
     tunnel.established(response.downTunnel, response.window);
     this.downs.set(tunnel.id, tunnel);
+    this.options.transmission.changes.tell();
     tunnel.wake();
   }
 
@@ -273,8 +282,10 @@ export class ForwarderLink implements ClientHandler {
     this.sendError = '';
     clearTimeout(this.expiry);
     this.resumeTime = connected.resumeTime;
+    for (const remote of this.interfaces.values()) remote.asked = false;
     if (connected.resumed) this.resume(connected);
     else this.beginAnew(connected.sameEpoch ? 'the session was not resumed in time' : 'the forwarder was restarted');
+    this.tellConnection();
   }
 
   private resume(connected: Connected): void {
@@ -327,6 +338,7 @@ export class ForwarderLink implements ClientHandler {
   message(...[type, fields]: MessageArgs): Answer {
     if (type === 'interface-list') this.register(fields.interfaces);
     else if (type === 'interface-attribute-change') this.update(fields);
+    else if (type === 'table-change') this.changes.table(fields.table).tell();
   }
 
   /** The interfaces that the forwarder has now: registration of the symbols (Fig. 9), then open() (Fig. 10). */
@@ -338,12 +350,14 @@ export class ForwarderLink implements ClientHandler {
         remote = newInterface(name);
         this.interfaces.set(name, remote);
       }
-      await this.use(remote);
+      if (!remote.asked) await this.use(remote);
     });
+    this.changes.interfaces.tell();
     void Promise.allSettled(uses).then(() => this.settle());
   }
 
   private async use(remote: RemoteInterface): Promise<void> {
+    remote.asked = true;
     try {
       this.update(await this.client.request('interface-use-request', { interface: remote.name }));
     } catch (error) {
@@ -367,7 +381,9 @@ export class ForwarderLink implements ClientHandler {
 
   private update(fields: Message<'interface-use-response'>): void {
     const remote = this.interfaces.get(fields.interface);
-    if (remote !== undefined) setUse(remote, fields.attributes, fields.rights);
+    if (remote === undefined) return;
+    setUse(remote, fields.attributes, fields.rights);
+    this.changes.interfaces.tell();
   }
 
   private unregister(name: string): void {
@@ -385,6 +401,7 @@ export class ForwarderLink implements ClientHandler {
   disconnected(_error: FwdfsError, orderly: boolean): void {
     this.sendError = ''; // why it is not connected matters more now
     for (const rule of this.rules.values()) rule.active = false;
+    this.tellConnection();
     // From then on the forwarder has no session of ours: who waits for a confirmation must not wait for ever.
     if (orderly) this.loseAll('the forwarder said goodbye');
     else this.expiry = setTimeout(() => this.loseAll('the connection did not come back in time'), this.resumeTime);
@@ -394,7 +411,13 @@ export class ForwarderLink implements ClientHandler {
     for (const tunnel of [...this.tunnels]) this.lose(tunnel, reason);
   }
 
+  private tellConnection(): void {
+    this.changes.connection();
+    this.options.reception.changes.tell();
+  }
+
   failed(): void {
+    this.changes.state.tell();
     this.settle();
   }
 }

@@ -5,6 +5,8 @@ import type { DownTunnel } from './down-tunnel.js';
 
 export interface RemoteInterface {
   readonly name: string;
+  /** Its use was asked for over the connection that is there now. */
+  asked: boolean;
   /** null while it may not be used. */
   attributes: Attributes | null;
   rights: ReadonlySet<Right>;
@@ -21,7 +23,7 @@ export function mayWrite(rights: ReadonlySet<Right>): boolean {
 
 /** One that was just listed: nothing is known of it yet. */
 export function newInterface(name: string): RemoteInterface {
-  return { name, attributes: null, rights: new Set(), counters: new Counters(), spare: null };
+  return { name, asked: false, attributes: null, rights: new Set(), counters: new Counters(), spare: null };
 }
 
 /** What an interface use response says; null and no rights where it was refused. */

@@ -5,10 +5,13 @@
  * never used twice in the life of the process.
  * Transmission table 244 (Fig. 6), virtual IF tunnel table 29: symbol -> (down tunnel, forwarder).
  */
+import { Changes } from '../base/changes.js';
 import type { DownTunnel } from './down-tunnel.js';
 import type { UpTunnel } from './up-tunnel.js';
 
 export class ReceptionTable {
+  /** Rows came, went or changed their state; counts don't count. */
+  readonly changes = new Changes();
   private readonly tunnels = new Map<number, UpTunnel>();
   private lastId = 0;
 
@@ -21,6 +24,7 @@ export class ReceptionTable {
   /** S1005: associates the up tunnel with its symbol. */
   add(tunnel: UpTunnel): void {
     this.tunnels.set(tunnel.id, tunnel);
+    this.changes.tell();
   }
 
   /** S1108: the symbol of a frame's up tunnel. */
@@ -30,7 +34,7 @@ export class ReceptionTable {
 
   /** S905. */
   remove(id: number): void {
-    this.tunnels.delete(id);
+    if (this.tunnels.delete(id)) this.changes.tell();
   }
 
   rows(): string[][] {
@@ -50,15 +54,18 @@ export class ReceptionTable {
 export const RECEPTION_COLUMNS = ['up_tunnel', 'symbol', 'protocol', 'scope', 'state', 'readers', 'frames', 'bytes'];
 
 export class TransmissionTable {
+  /** Rows came or went, or have another down tunnel. */
+  readonly changes = new Changes();
   private readonly tunnels = new Set<DownTunnel>();
 
   /** S807: associates the symbol with the down tunnel of a tunnel generation response. */
   add(tunnel: DownTunnel): void {
     this.tunnels.add(tunnel);
+    this.changes.tell();
   }
 
   remove(tunnel: DownTunnel): void {
-    this.tunnels.delete(tunnel);
+    if (this.tunnels.delete(tunnel)) this.changes.tell();
   }
 
   rows(): string[][] {

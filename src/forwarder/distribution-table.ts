@@ -11,6 +11,7 @@
  *
  * The local address of a rule and its scope are compared last.
  */
+import { Changes } from '../base/changes.js';
 import type { FrameView } from '../packet/headers.js';
 import type { ProtocolAddress } from '../packet/protocol-address.js';
 import type { Scope } from '../packet/symbol-name.js';
@@ -157,6 +158,8 @@ export class InterfaceRules {
 }
 
 export class DistributionTable {
+  /** Rules came or went. */
+  readonly changes = new Changes();
   private readonly interfaces = new Map<string, InterfaceRules>();
   private readonly byTunnel = new Map<Peer, Map<number, Rule>>();
 
@@ -179,6 +182,7 @@ export class DistributionTable {
       this.byTunnel.set(rule.peer, tunnels);
     }
     tunnels.set(rule.upTunnel, rule);
+    this.changes.tell();
   }
 
   get(peer: Peer, upTunnel: number): Rule | undefined {
@@ -191,6 +195,7 @@ export class DistributionTable {
     const tunnels = this.byTunnel.get(rule.peer);
     tunnels?.delete(rule.upTunnel);
     if (tunnels?.size === 0) this.byTunnel.delete(rule.peer);
+    this.changes.tell();
   }
 
   rulesOf(peer: Peer): Rule[] {

@@ -12,17 +12,18 @@ import { Counters } from '../base/counters.js';
 import { describe, FwdfsError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import { holdName } from '../sys/name-lock.js';
-import type { Answer, Message, MessageArgs } from '../tunnel/messages.js';
+import type { Answer, MessageArgs } from '../tunnel/messages.js';
 import { TunnelServer } from '../tunnel/server.js';
 import type { Session, SessionHandler } from '../tunnel/session.js';
 import { authenticate } from './authenticate.js';
 import type { ForwarderConfig } from './config.js';
-import { DISTRIBUTION_COLUMNS, DistributionTable } from './distribution-table.js';
+import { DistributionTable } from './distribution-table.js';
 import { DownPath } from './down-path.js';
 import { Interfaces } from './interfaces.js';
 import { Peer } from './peer.js';
-import { PERMISSION_COLUMNS, PermissionTable } from './permission-table.js';
-import { RECEPTION_COLUMNS, ReceptionTable } from './reception-table.js';
+import { PermissionTable } from './permission-table.js';
+import { ReceptionTable } from './reception-table.js';
+import { TableViews } from './table-views.js';
 import { TransferControl } from './transfer-control.js';
 
 export class Forwarder implements SessionHandler {
@@ -37,6 +38,7 @@ export class Forwarder implements SessionHandler {
   private readonly downPath: DownPath;
   private readonly interfaces: Interfaces;
   private readonly transfer: TransferControl;
+  private readonly tables: TableViews;
   private readonly server: TunnelServer;
   private releaseName: () => void = () => undefined;
 
@@ -54,6 +56,15 @@ export class Forwarder implements SessionHandler {
       interfaces: this.interfaces,
       log,
     });
+    this.tables = new TableViews({
+      permissions: this.permissions,
+      distribution: this.distribution,
+      reception: this.reception,
+      interfaces: this.interfaces,
+      lost: this.lost,
+      checkUse: (peer, name) => void this.transfer.useOrRefuse(peer, name),
+      send: (peer, table) => this.sessionOf(peer)?.send('table-change', { table }),
+    });
     this.server = new TunnelServer({
       name: config.name,
       log,
@@ -62,6 +73,7 @@ export class Forwarder implements SessionHandler {
     });
     this.interfaces.onSet = () => {
       for (const session of this.peers.keys()) this.sendInterfaces(session);
+      this.tables.statesChanged();
     };
     this.interfaces.onAttributes = (name) => {
       for (const [session, peer] of this.peers) {
@@ -106,6 +118,11 @@ export class Forwarder implements SessionHandler {
     this.releaseName();
   }
 
+  private sessionOf(peer: Peer): Session | undefined {
+    for (const [session, other] of this.peers) if (other === peer) return session;
+    return undefined;
+  }
+
   private sendInterfaces(session: Session): void {
     session.send('interface-list', { interfaces: this.interfaces.names });
   }
@@ -129,11 +146,14 @@ export class Forwarder implements SessionHandler {
       this.downPath.resumed(peer);
     }
     this.sendInterfaces(session);
+    this.tables.statesChanged();
   }
 
   suspended(session: Session): void {
     const peer = this.peers.get(session);
-    if (peer !== undefined) peer.active = false;
+    if (peer === undefined) return;
+    peer.active = false;
+    this.tables.statesChanged();
   }
 
   closed(session: Session, reason: string): void {
@@ -142,6 +162,7 @@ export class Forwarder implements SessionHandler {
     peer.active = false;
     this.peers.delete(session);
     this.transfer.removeAll(peer);
+    this.tables.forget(peer);
     this.log.info({ control: session.identity, reason }, 'session closed');
   }
 
@@ -183,30 +204,9 @@ export class Forwarder implements SessionHandler {
       case 'transfer-deletion-request':
         return this.transfer.deleteRule(peer, fields);
       case 'table-request':
-        return this.table(peer, fields);
+        return this.tables.rows(peer, fields);
       default:
         return undefined;
-    }
-  }
-
-  // --- tables as text ---
-
-  private async table(peer: Peer, fields: Message<'table-request'>): Promise<Message<'table-rows'>> {
-    const isThere = (name: string): boolean => (this.interfaces.find(name)?.present ?? null) !== null;
-    switch (fields.table) {
-      case 'distribution':
-        return { columns: [...DISTRIBUTION_COLUMNS], rows: this.distribution.rows(isThere) };
-      case 'reception':
-        return { columns: [...RECEPTION_COLUMNS], rows: this.reception.rows(isThere) };
-      case 'permission':
-        return { columns: [...PERMISSION_COLUMNS], rows: this.permissions.rows() };
-      case 'statistics': {
-        const name = fields.interface ?? '';
-        this.transfer.useOrRefuse(peer, name);
-        return { columns: ['counter', 'value'], rows: await this.interfaces.statistics(name, this.lost) };
-      }
-      default:
-        throw new FwdfsError('no-such-name', `there is no table ${fields.table}`);
     }
   }
 }

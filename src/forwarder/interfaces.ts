@@ -9,7 +9,7 @@
  */
 import type { Counters } from '../base/counters.js';
 import { FwdfsError } from '../base/errors.js';
-import { ATTRIBUTE_DELAY_MS, DISCARD_COUNTS_MS } from '../base/limits.js';
+import { INTERFACE_CHANGE_DELAY_MS, DISCARD_COUNTS_MS } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import { parseProtocolAddress, type ProtocolAddress } from '../packet/protocol-address.js';
 import { type Link, LinkMonitor } from '../sys/links.js';
@@ -36,8 +36,10 @@ export class Interfaces {
   private readonly links: LinkMonitor;
   private readonly discard: Discard;
   private readonly entries = new Map<string, ForwarderInterface>();
+  /** What is to be told when the timer ends. */
   private readonly changed = new Set<string>();
-  private attributeTimer: NodeJS.Timeout | null = null;
+  private setChanged = false;
+  private changeTimer: NodeJS.Timeout | null = null;
   private discardCounts: Promise<ReadonlyMap<string, number>> | null = null;
 
   constructor(config: ForwarderConfig, distribution: DistributionTable, result: TransmitResult, log: Logger) {
@@ -60,7 +62,7 @@ export class Interfaces {
 
   async stop(): Promise<void> {
     this.links.close();
-    if (this.attributeTimer !== null) clearTimeout(this.attributeTimer);
+    if (this.changeTimer !== null) clearTimeout(this.changeTimer);
     for (const entry of this.entries.values()) entry.gone();
     await this.discard.remove();
   }
@@ -99,18 +101,21 @@ export class Interfaces {
     if (kind === 'removed') this.entries.get(link.name)?.gone();
     else this.linkAppeared(link);
     const isThere = (this.entries.get(link.name)?.present ?? null) !== null;
-    if (wasThere !== isThere) {
-      this.onSet();
-    } else if (isThere) {
-      this.changed.add(link.name);
-      this.attributeTimer ??= setTimeout(this.tellChanges, ATTRIBUTE_DELAY_MS);
-    }
+    if (wasThere !== isThere) this.setChanged = true;
+    if (!wasThere && !isThere) return;
+    this.changed.add(link.name);
+    this.changeTimer ??= setTimeout(this.tellChanges, INTERFACE_CHANGE_DELAY_MS);
   }
 
-  /** Gathered, since every rule that comes or goes may change the interface's own flags and back. */
+  /**
+   * Gathered: a hundred interfaces may come or go at once, and every rule that comes or goes may change the interface's own
+   * flags and back. One that went and came back meanwhile has other attributes.
+   */
   private readonly tellChanges = (): void => {
-    this.attributeTimer = null;
-    for (const name of this.changed) this.onAttributes(name);
+    this.changeTimer = null;
+    if (this.setChanged) this.onSet();
+    this.setChanged = false;
+    for (const name of this.changed) if (this.find(name)?.present) this.onAttributes(name);
     this.changed.clear();
   };
 

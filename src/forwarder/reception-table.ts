@@ -4,6 +4,7 @@
  * Pure data. Down tunnel ids are the forwarder's to allocate and are never used twice; one id space serves all control
  * devices, and an entry is found only by the peer that it was made for.
  */
+import { Changes } from '../base/changes.js';
 import type { ProtocolAddress } from '../packet/protocol-address.js';
 import type { Peer } from './peer.js';
 
@@ -34,6 +35,8 @@ export interface DownTunnel {
 }
 
 export class ReceptionTable {
+  /** Down tunnels came or went. */
+  readonly changes = new Changes();
   private readonly tunnels = new Map<number, DownTunnel>();
   private readonly counts = new Map<Peer, number>();
   private lastId = 0;
@@ -60,6 +63,7 @@ export class ReceptionTable {
     };
     this.tunnels.set(tunnel.id, tunnel);
     this.counts.set(peer, this.countOf(peer) + 1);
+    this.changes.tell();
     return tunnel;
   }
 
@@ -73,6 +77,7 @@ export class ReceptionTable {
     const left = this.countOf(tunnel.peer) - 1;
     if (left > 0) this.counts.set(tunnel.peer, left);
     else this.counts.delete(tunnel.peer);
+    this.changes.tell();
   }
 
   countOf(peer: Peer): number {

@@ -42,6 +42,8 @@ export interface Answers {
 
 interface Handle {
   readonly fh: number;
+  /** O_NONBLOCK means nothing to what is no stream: as in any regular file. */
+  readonly stream: boolean;
   /** Undefined before the file arrives and after its release. */
   file: OpenFile | undefined;
   readonly reads: Pending<Handle>[];
@@ -82,6 +84,7 @@ export class HandleTable {
     if (this.stopping) return this.answers.done(id, -ENODEV);
     const handle: Handle = {
       fh: this.nextFh++,
+      stream: node.stream,
       file: undefined,
       reads: [],
       writes: [],
@@ -122,7 +125,7 @@ export class HandleTable {
     if (handle.reads.length > 0 && handle.dirty) this.serve(handle);
     let result = -EAGAIN;
     if (handle.reads.length === 0) result = this.tryRead(handle.file, size, position);
-    if (result !== -EAGAIN || nonBlocking) return this.answers.read(id, result);
+    if (result !== -EAGAIN || (nonBlocking && handle.stream)) return this.answers.read(id, result);
     handle.reads.push(this.pending.hold(WAIT.READ, id, handle, size, position));
   }
 

@@ -9,23 +9,19 @@
  *
  * Two sockets and not one: a packet socket never sees what it sent itself, but what leaves through our transmitter
  * belongs to what `:out` and `:both` show.
- *
- * Layout of one receive slot:
- *
- *     0          10        14        18                        18 + MAX_FRAME_BYTES
- *     +----------+---------+---------+---------------------------+
- *     | vnet hdr | unused  | VLAN    | frame                     |
- *     +----------+---------+---------+---------------------------+
- *                            4 bytes, room for a tag that the device stripped: the MAC addresses move there
  */
-import {
-  MAX_FRAME_BYTES,
-  PACKET_BATCH_COUNT,
-  PACKET_DRAIN_CALLS,
-  PACKET_RECEIVE_BUFFER_BYTES,
-} from '../base/limits.js';
-import { addressOf, must, O, putIovec, putPointer, sys } from './libc.js';
+import { PACKET_BATCH_COUNT, PACKET_DRAIN_CALLS, PACKET_RECEIVE_BUFFER_BYTES } from '../base/limits.js';
+import { addressOf, closeLater, must, O, putIovec, putPointer, sys } from './libc.js';
 import { readiness, type Source } from './readiness.js';
+import {
+  CONTROL_BYTES,
+  FRAME_OFFSET,
+  MSG_BYTES,
+  NAME_BYTES,
+  ReceiveSlots,
+  SLOT_BYTES,
+  VNET_BYTES,
+} from './receive-slots.js';
 
 const AF_PACKET = 17;
 const SOCK_RAW = 3;
@@ -52,7 +48,6 @@ const EBADF = 9;
 const EAGAIN = 11;
 const ENOBUFS = 105;
 
-export const VNET_BYTES = 10;
 const VNET_FLAGS = 0;
 const VNET_HDR_LEN = 2;
 const VNET_CSUM_START = 6;
@@ -63,12 +58,6 @@ export const PKTTYPE = { HOST: 0, BROADCAST: 1, MULTICAST: 2, OTHERHOST: 3, OUTG
 
 /** Kinds of PACKET_ADD_MEMBERSHIP. */
 export const MEMBERSHIP = { MULTICAST: 0, PROMISC: 1, ALLMULTI: 2 } as const;
-
-const MSG_BYTES = 64; // struct mmsghdr
-const NAME_BYTES = 24; // struct sockaddr_ll is 20
-const CONTROL_BYTES = 96; // timespec and tpacket_auxdata, with their headers 72
-const FRAME_OFFSET = 18;
-const SLOT_BYTES = FRAME_OFFSET + MAX_FRAME_BYTES + 6;
 
 function option(fd: number, level: number, name: number, value: number): void {
   const bytes = Buffer.alloc(4);
@@ -112,17 +101,13 @@ export interface PacketSink {
   failed(errno: number): void;
 }
 
+let received: ReceiveSlots | undefined;
+
 export class PacketReceiver implements Source {
   readonly fd: number;
   private readonly ifindex: number;
   private readonly sink: PacketSink;
-  private readonly slots = Buffer.allocUnsafeSlow(SLOT_BYTES * PACKET_BATCH_COUNT);
-  private readonly control = Buffer.alloc(CONTROL_BYTES * PACKET_BATCH_COUNT);
-  private readonly control32: Uint32Array;
-  private readonly names = Buffer.alloc(NAME_BYTES * PACKET_BATCH_COUNT);
-  private readonly iov = Buffer.alloc(32 * PACKET_BATCH_COUNT);
-  private readonly messages = Buffer.alloc(MSG_BYTES * PACKET_BATCH_COUNT);
-  private readonly messages32: Uint32Array;
+  private readonly batch = (received ??= new ReceiveSlots());
   private readonly statistics = Buffer.alloc(8);
   private readonly statisticsLength = Buffer.alloc(4);
   private closed = false;
@@ -131,21 +116,6 @@ export class PacketReceiver implements Source {
   constructor(ifindex: number, sink: PacketSink) {
     this.ifindex = ifindex;
     this.sink = sink;
-    this.messages32 = new Uint32Array(this.messages.buffer, this.messages.byteOffset, this.messages.length / 4);
-    this.control32 = new Uint32Array(this.control.buffer, this.control.byteOffset, this.control.length / 4);
-    const slots = addressOf(this.slots);
-    const control = addressOf(this.control);
-    const names = addressOf(this.names);
-    const iov = addressOf(this.iov);
-    for (let i = 0; i < PACKET_BATCH_COUNT; i++) {
-      putIovec(this.iov, 2 * i, slots + i * SLOT_BYTES, VNET_BYTES);
-      putIovec(this.iov, 2 * i + 1, slots + i * SLOT_BYTES + FRAME_OFFSET, MAX_FRAME_BYTES);
-      putPointer(this.messages, i * MSG_BYTES, names + i * NAME_BYTES);
-      putPointer(this.messages, i * MSG_BYTES + 16, iov + i * 32);
-      putPointer(this.messages, i * MSG_BYTES + 24, 2);
-      putPointer(this.messages, i * MSG_BYTES + 32, control + i * CONTROL_BYTES);
-    }
-    this.resetLengths(PACKET_BATCH_COUNT);
     this.fd = openSocket();
     try {
       option(this.fd, SOL_PACKET, PACKET_VNET_HDR, 1);
@@ -201,7 +171,7 @@ export class PacketReceiver implements Source {
   drain(): boolean {
     for (let call = 0; call < PACKET_DRAIN_CALLS; call++) {
       if (this.closed) return false;
-      const count = sys.recvmmsg(this.fd, this.messages, PACKET_BATCH_COUNT, MSG_DONTWAIT);
+      const count = sys.recvmmsg(this.fd, this.batch.messages, PACKET_BATCH_COUNT, MSG_DONTWAIT);
       if (count < 0) {
         if (-count !== EAGAIN) this.sink.failed(-count);
         this.sink.batchEnd();
@@ -209,7 +179,7 @@ export class PacketReceiver implements Source {
         return -count !== EAGAIN && -count !== EBADF;
       }
       for (let i = 0; i < count; i++) this.deliver(i);
-      this.resetLengths(count);
+      this.batch.reset(count);
       if (count < PACKET_BATCH_COUNT) {
         // Fewer than asked for: the queue was empty just now, and what comes after raises the signal again.
         this.sink.batchEnd();
@@ -221,9 +191,10 @@ export class PacketReceiver implements Source {
   }
 
   private deliver(i: number): void {
+    const { control32, messages32, names, slots } = this.batch;
     const m = (i * MSG_BYTES) >> 2;
-    const total = this.messages32[m + 14] ?? 0; // msg_len
-    const flags = this.messages32[m + 12] ?? 0; // msg_flags
+    const total = messages32[m + 14] ?? 0; // msg_len
+    const flags = messages32[m + 12] ?? 0; // msg_flags
     if ((flags & MSG_TRUNC) !== 0) {
       this.sink.truncated(total - VNET_BYTES);
       return;
@@ -235,19 +206,19 @@ export class PacketReceiver implements Source {
     let seconds = 0;
     let nanoseconds = 0;
     let k = (i * CONTROL_BYTES) >> 2;
-    const end = k + ((this.messages32[m + 10] ?? 0) >> 2); // msg_controllen
+    const end = k + ((messages32[m + 10] ?? 0) >> 2); // msg_controllen
     while (k + 4 <= end) {
-      const bytes = this.control32[k] ?? 0;
+      const bytes = control32[k] ?? 0;
       if (bytes < 16) break;
-      const level = this.control32[k + 2];
-      const type = this.control32[k + 3];
+      const level = control32[k + 2];
+      const type = control32[k + 3];
       if (level === SOL_SOCKET && type === SO_TIMESTAMPNS) {
-        seconds = (this.control32[k + 4] ?? 0) + (this.control32[k + 5] ?? 0) * 0x1_0000_0000;
-        nanoseconds = this.control32[k + 6] ?? 0;
+        seconds = (control32[k + 4] ?? 0) + (control32[k + 5] ?? 0) * 0x1_0000_0000;
+        nanoseconds = control32[k + 6] ?? 0;
       } else if (level === SOL_PACKET && type === PACKET_AUXDATA) {
-        const status = this.control32[k + 4] ?? 0;
+        const status = control32[k + 4] ?? 0;
         if ((status & TP_STATUS_VLAN_VALID) !== 0) {
-          const vlan = this.control32[k + 8] ?? 0; // tci u16, tpid u16
+          const vlan = control32[k + 8] ?? 0; // tci u16, tpid u16
           this.putTagBack(slot, vlan & 0xffff, (status & TP_STATUS_VLAN_TPID_VALID) !== 0 ? vlan >>> 16 : ETH_P_8021Q);
           offset -= VLAN_BYTES;
           length += VLAN_BYTES;
@@ -255,38 +226,29 @@ export class PacketReceiver implements Source {
       }
       k += ((bytes + 7) >> 3) << 1;
     }
-    const pkttype = this.names[i * NAME_BYTES + 10] ?? 0;
-    this.sink.packet(this.slots, offset, length, slot, pkttype, seconds, nanoseconds);
+    const pkttype = names[i * NAME_BYTES + 10] ?? 0;
+    this.sink.packet(slots, offset, length, slot, pkttype, seconds, nanoseconds);
   }
 
   /** IEEE 802.1Q clause 9: the tag stands between the source address and the type. */
   private putTagBack(slot: number, tci: number, tpid: number): void {
+    const { slots } = this.batch;
     const at = slot + FRAME_OFFSET - VLAN_BYTES;
-    this.slots.copyWithin(at, at + VLAN_BYTES, at + VLAN_BYTES + 12);
-    this.slots.writeUInt16BE(tpid, at + 12);
-    this.slots.writeUInt16BE(tci, at + 14);
-    if (((this.slots[slot + VNET_FLAGS] ?? 0) & VNET_NEEDS_CSUM) !== 0) {
-      this.slots.writeUInt16LE(this.slots.readUInt16LE(slot + VNET_CSUM_START) + VLAN_BYTES, slot + VNET_CSUM_START);
+    slots.copyWithin(at, at + VLAN_BYTES, at + VLAN_BYTES + 12);
+    slots.writeUInt16BE(tpid, at + 12);
+    slots.writeUInt16BE(tci, at + 14);
+    if (((slots[slot + VNET_FLAGS] ?? 0) & VNET_NEEDS_CSUM) !== 0) {
+      slots.writeUInt16LE(slots.readUInt16LE(slot + VNET_CSUM_START) + VLAN_BYTES, slot + VNET_CSUM_START);
     }
-    const headers = this.slots.readUInt16LE(slot + VNET_HDR_LEN);
-    if (headers > 0) this.slots.writeUInt16LE(headers + VLAN_BYTES, slot + VNET_HDR_LEN);
-  }
-
-  /** The kernel overwrites these lengths with what it used. */
-  private resetLengths(count: number): void {
-    for (let i = 0; i < count; i++) {
-      const m = (i * MSG_BYTES) >> 2;
-      this.messages32[m + 2] = NAME_BYTES;
-      this.messages32[m + 10] = CONTROL_BYTES;
-      this.messages32[m + 11] = 0;
-    }
+    const headers = slots.readUInt16LE(slot + VNET_HDR_LEN);
+    if (headers > 0) slots.writeUInt16LE(headers + VLAN_BYTES, slot + VNET_HDR_LEN);
   }
 
   close(): void {
     if (this.closed) return;
     this.closed = true;
     readiness.disarm(this);
-    sys.close(this.fd);
+    closeLater(this.fd);
   }
 }
 
@@ -339,7 +301,7 @@ export class PacketTransmitter {
   }
 
   close(): void {
-    sys.close(this.fd);
+    closeLater(this.fd);
   }
 }
 

@@ -261,6 +261,9 @@ export const MESSAGES = {
     fields: z.object({
       table: text('its file name in .tables'),
       interface: text('only rows of this interface').optional(),
+      watch: flag(
+        'tell by one table-change when it is another than these rows; counts that move are no change',
+      ).optional(),
     }),
   },
   'table-rows': {
@@ -272,6 +275,13 @@ export const MESSAGES = {
       columns: texts('names of the columns'),
       rows: z.array(z.array(z.string())).meta({ description: 'one text per column in each row' }),
     }),
+  },
+  'table-change': {
+    from: 'forwarder',
+    answer: null,
+    source: 'ours',
+    doc: 'A table that was asked for with `watch` changed: rows came, went, or are in another state. Sent once.',
+    fields: z.object({ table: text('its file name in .tables') }),
   },
   suspend: {
     from: 'both',

@@ -1,5 +1,6 @@
 import { constants } from 'node:os';
 import t from 'tap';
+import { Changes } from '../../src/base/changes.js';
 import { FwdfsError } from '../../src/base/errors.js';
 import { MAX_COMMAND_BYTES } from '../../src/base/limits.js';
 import { CommandFile } from '../../src/fusefs/command-file.js';
@@ -23,10 +24,14 @@ function readAll(file: OpenFile, size: number): string {
 t.test('a text file gives the text of the moment of its opening, however it is read', async (t) => {
   let text = 'the first text\n';
   const node = new TextFile(inoOf('/t'), () => text);
+  for (const size of [1, 2, 7, 15, 4096]) {
+    text = 'the first text\n';
+    const file = await node.open(request(O.RDONLY));
+    text = 'another one\n';
+    t.equal(readAll(file, size), 'the first text\n');
+  }
   const file = await node.open(request(O.RDONLY));
-  text = 'another one\n';
-  for (const size of [1, 2, 7, 15, 4096]) t.equal(readAll(file, size), 'the first text\n');
-  t.equal(readAll(await node.open(request(O.RDONLY)), 4096), 'another one\n');
+  t.equal(readAll(file, 4096), 'another one\n');
   t.equal(file.read(Buffer.alloc(8), 0, 8, 1000), 0, 'behind the end');
   t.equal(file.poll() & POLL.IN, POLL.IN);
   t.equal(file.write(Buffer.alloc(1), 0, 1, 0), -constants.errno.EBADF);
@@ -39,6 +44,85 @@ t.test('a text that is made asynchronously, or fails', async (t) => {
   t.equal(readAll(await later.open(request(O.RDONLY)), 4), 'later');
   const failing = new TextFile(1, () => Promise.reject(new FwdfsError('not-connected', 'fwd1')));
   await t.rejects(Promise.resolve(failing.open(request(O.RDONLY))), { code: 'not-connected' });
+});
+
+t.test('reading again from the start gives the text of now', async (t) => {
+  let text = 'first\n';
+  const file = await new TextFile(1, () => text).open(request(O.RDONLY));
+  t.equal(readAll(file, 3), 'first\n');
+  text = 'a longer second\n';
+  t.equal(file.read(Buffer.alloc(16), 0, 16, 6), 0, 'behind the end it is still the first');
+  t.equal(readAll(file, 3), 'a longer second\n');
+});
+
+t.test('a change wakes poll for exceptions until the text is read again from the start', async (t) => {
+  const changes = new Changes();
+  let wakes = 0;
+  let text = 'one\n';
+  const node = new TextFile(1, () => text, { changes });
+  const file = await node.open({ ...request(O.RDONLY), wake: () => (wakes += 1) });
+  t.equal(file.poll(), POLL.IN | POLL.RDNORM);
+  text = 'two\n';
+  changes.tell();
+  changes.tell();
+  t.equal(wakes, 1);
+  t.equal(file.poll(), POLL.IN | POLL.RDNORM | POLL.PRI | POLL.ERR);
+  t.equal(readAll(file, 100), 'one\n', 'of the opening, which nobody had read');
+  t.not(file.poll() & POLL.PRI, 0, 'and so the change is still to be seen');
+  t.equal(readAll(file, 100), 'two\n');
+  t.equal(file.poll(), POLL.IN | POLL.RDNORM);
+  file.release();
+  t.equal(changes.listenerCount, 0);
+});
+
+t.test('a change that leaves the text as it was wakes nobody where poll is exact', async (t) => {
+  const changes = new Changes();
+  let text: string | null = 'one\n';
+  const content = (): string => {
+    if (text === null) throw new FwdfsError('no-such-interface', 'eth0');
+    return text;
+  };
+  const file = await new TextFile(1, content, { changes, exact: true }).open(request(O.RDONLY));
+  changes.tell();
+  t.equal(file.poll() & POLL.PRI, 0);
+  text = null;
+  changes.tell();
+  t.not(file.poll() & POLL.PRI, 0, 'one that can not be made any more is another one');
+  t.equal(readAll(file, 100), 'one\n');
+  t.throws(() => file.read(Buffer.alloc(8), 0, 8, 0), { code: 'no-such-interface' });
+  t.throws(() => file.read(Buffer.alloc(8), 0, 8, 0), { code: 'no-such-interface' }, 'nor is the old one given');
+});
+
+t.test('a text that is made anew asynchronously is waited for', async (t) => {
+  const answers: ((text: string | Error) => void)[] = [];
+  const node = new TextFile(
+    1,
+    () =>
+      new Promise((resolve, reject) => {
+        answers.push((text) => (typeof text === 'string' ? resolve(text) : reject(text)));
+      }),
+  );
+  const wakes: (() => void)[] = [];
+  const woken = (): Promise<void> => new Promise((resolve) => wakes.push(resolve));
+  const opening = node.open({ ...request(O.RDONLY), wake: () => wakes.shift()?.() });
+  answers.shift()?.('one');
+  const file = await opening;
+  const out = Buffer.alloc(8);
+  t.equal(file.read(out, 0, 8, 0), 3);
+  t.equal(file.read(out, 0, 8, 0), -constants.errno.EAGAIN);
+  t.equal(file.read(out, 0, 8, 3), -constants.errno.EAGAIN, 'whoever comes meanwhile waits too');
+  let wake = woken();
+  answers.shift()?.('other');
+  await wake;
+  t.equal(file.read(out, 0, 8, 0), 5);
+  t.equal(out.toString('latin1', 0, 5), 'other');
+  t.equal(file.read(out, 0, 8, 0), -constants.errno.EAGAIN);
+  wake = woken();
+  answers.shift()?.(new FwdfsError('not-connected', 'fwd1'));
+  await wake;
+  t.equal(file.read(out, 0, 8, 0), -constants.errno.ENETDOWN);
+  t.equal(file.read(out, 0, 8, 0), -constants.errno.EAGAIN, 'it is asked for again');
+  answers.shift()?.('');
 });
 
 t.test('a text file is not opened for writing, not even by root', async (t) => {

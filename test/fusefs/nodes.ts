@@ -50,7 +50,7 @@ t.test('what takes over the name of another thing gets another nodeid, and the o
 t.test('a node that was made anew for the same name is the one that answers', async (t) => {
   const nodes = new NodeTable(root);
   const id = nodes.looked(ROOT_NODEID, 'text', text);
-  const again = new TextFile(text.ino, () => 'new', 0o400);
+  const again = new TextFile(text.ino, () => 'new', { mode: 0o400 });
   t.equal(nodes.looked(ROOT_NODEID, 'text', again), id);
   t.equal(nodes.get(id), again);
 });

@@ -1,6 +1,7 @@
 /** A packet socket that receives what the test gives it and writes down what is asked of it. See FrameInlet. */
 import type { FrameInlet } from '../../src/forwarder/interface-receiver.js';
-import { MEMBERSHIP, type PacketSink, PKTTYPE, VNET_BYTES } from '../../src/sys/packet-socket.js';
+import { MEMBERSHIP, type PacketSink, PKTTYPE } from '../../src/sys/packet-socket.js';
+import { VNET_BYTES } from '../../src/sys/receive-slots.js';
 import { runBpf } from './bpf.js';
 
 const KINDS = Object.entries(MEMBERSHIP);

@@ -7,8 +7,8 @@ import {
   type PacketSink,
   PacketTransmitter,
   PKTTYPE,
-  VNET_BYTES,
 } from '../../src/sys/packet-socket.js';
+import { VNET_BYTES } from '../../src/sys/receive-slots.js';
 import { connectVeth, Netns, withoutRoot } from '../support/netns.js';
 
 /*

@@ -1,0 +1,78 @@
+import t from 'tap';
+import { Counters } from '../../src/base/counters.js';
+import { FwdfsError } from '../../src/base/errors.js';
+import { DistributionTable } from '../../src/forwarder/distribution-table.js';
+import type { Peer } from '../../src/forwarder/peer.js';
+import { PermissionTable } from '../../src/forwarder/permission-table.js';
+import { ReceptionTable } from '../../src/forwarder/reception-table.js';
+import { TableViews } from '../../src/forwarder/table-views.js';
+import { ANY_PROTOCOL } from '../../src/packet/protocol-address.js';
+import { makePeer, makeRule } from '../support/fake-peer.js';
+
+interface Views {
+  readonly views: TableViews;
+  readonly distribution: DistributionTable;
+  readonly reception: ReceptionTable;
+  /** `IDENTITY TABLE` for each time that a peer was told. */
+  readonly told: string[];
+}
+
+function makeViews(): Views {
+  const distribution = new DistributionTable();
+  const reception = new ReceptionTable();
+  const told: string[] = [];
+  const views = new TableViews({
+    permissions: new PermissionTable([]),
+    distribution,
+    reception,
+    interfaces: { find: () => undefined, statistics: () => Promise.resolve([]) },
+    lost: new Counters(),
+    checkUse: (peer: Peer, name: string) => {
+      throw new FwdfsError('not-permitted', `${peer.identity} may not use ${name}`);
+    },
+    send: (peer, table) => told.push(`${peer.identity} ${table}`),
+  });
+  return { views, distribution, reception, told };
+}
+
+t.test('who asked to watch is told once of the first change after the rows', async (t) => {
+  const { views, distribution, told } = makeViews();
+  const { peer } = makePeer('ctl1');
+  const { peer: other } = makePeer('ctl2');
+  await views.rows(peer, { table: 'distribution', watch: true });
+  await views.rows(other, { table: 'distribution' });
+  t.same(told, []);
+  const rule = makeRule(peer, 'udp:9');
+  distribution.add(rule);
+  distribution.remove(rule);
+  t.same(told, ['ctl1 distribution']);
+  const { rows } = await views.rows(peer, { table: 'distribution', watch: true });
+  t.same(rows, []);
+  distribution.add(rule);
+  t.same(told, ['ctl1 distribution', 'ctl1 distribution']);
+});
+
+t.test('a change of one table is none of another; states are of both', async (t) => {
+  const { views, reception, told } = makeViews();
+  const { peer } = makePeer();
+  for (const table of ['distribution', 'reception', 'permission']) await views.rows(peer, { table, watch: true });
+  const tunnel = reception.add(peer, 'eth0', 'eth0', ANY_PROTOCOL, true);
+  t.same(told, ['ctl1 reception']);
+  await views.rows(peer, { table: 'reception', watch: true });
+  views.statesChanged();
+  t.same(told.slice(1), ['ctl1 distribution', 'ctl1 reception']);
+  await views.rows(peer, { table: 'reception', watch: true });
+  views.forget(peer);
+  reception.remove(tunnel);
+  t.equal(told.length, 3, 'a peer that is gone is not told');
+});
+
+t.test('a table that is not there can be neither read nor watched', async (t) => {
+  const { views, told } = makeViews();
+  const { peer } = makePeer();
+  await t.rejects(views.rows(peer, { table: 'nothing', watch: true }), { code: 'no-such-name' });
+  await t.rejects(views.rows(peer, { table: 'statistics', interface: 'eth0', watch: true }), { code: 'not-permitted' });
+  views.changed('nothing');
+  views.changed('statistics');
+  t.same(told, []);
+});
