@@ -2,56 +2,10 @@
  * `npm run bench -- file`: how fast a remote interface is as a file, on one machine with namespaces (test/support/lab.ts).
  * Prints a table. Nothing here asserts: figures are written down in ARCHITECTURE.md.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { Lab, shell } from '../test/support/lab.js';
-
-const here = fileURLToPath(new URL('.', import.meta.url));
-const rows: [string, string, string][] = [];
-
-function row(what: string, value: string, goal = ''): void {
-  rows.push([what, value, goal]);
-  process.stdout.write(`${what.padEnd(58)} ${value.padEnd(44)} ${goal}\n`);
-}
-
-/** A helper process that answers lines. */
-class Helper {
-  readonly child: ChildProcess;
-  private text = '';
-  private readonly waiters: ((line: string) => void)[] = [];
-
-  constructor(script: string, ...args: string[]) {
-    this.child = spawn(process.execPath, [join(here, 'support', script), ...args], {
-      stdio: ['pipe', 'pipe', 'inherit'],
-    });
-    this.child.stdout?.on('data', (data: Buffer) => {
-      this.text += data.toString();
-      for (let end = this.text.indexOf('\n'); end >= 0; end = this.text.indexOf('\n')) {
-        this.waiters.shift()?.(this.text.slice(0, end));
-        this.text = this.text.slice(end + 1);
-      }
-    });
-  }
-
-  line(): Promise<string> {
-    return new Promise((resolve) => this.waiters.push(resolve));
-  }
-
-  ask(): Promise<string> {
-    const answer = this.line();
-    this.child.stdin?.write('?\n');
-    return answer;
-  }
-
-  end(): Promise<void> {
-    return new Promise((resolve) => {
-      this.child.once('exit', () => resolve());
-      this.child.stdin?.end();
-    });
-  }
-}
+import { benchListing, benchRules, benchSignals } from './ends.js';
+import { cpuSeconds, Helper, here, residentKb, row } from './support/report.js';
 
 async function mac(lab: Lab): Promise<string> {
   return (await shell(`cat ${lab.file('.if/eth0/address')}`)).stdout.toString().trim();
@@ -67,15 +21,6 @@ function send(lab: Lab, address: string, rate: number, bytes: number, seconds: n
     String(bytes),
     String(seconds),
   );
-}
-
-function cpuSeconds(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? [];
-  return (Number(fields[11]) + Number(fields[12])) / 100;
-}
-
-function residentKb(pid: number): number {
-  return Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0);
 }
 
 interface In {
@@ -218,8 +163,11 @@ export async function benchFile(parts: readonly string[]): Promise<void> {
     if (wanted('latency')) await latencies(lab, address);
     if (wanted('in')) await throughputIn(lab, address);
     if (wanted('out')) await throughputOut(lab);
+    if (wanted('signals')) await benchSignals(lab);
     if (wanted('memory')) await memory(lab, address);
   } finally {
     await lab.stop();
   }
+  if (wanted('rules')) await benchRules();
+  if (wanted('listing')) await benchListing();
 }

@@ -33,3 +33,9 @@ export function percentile(values: readonly number[], p: number): number {
   const sorted = [...values].sort((a, b) => a - b);
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * p))] ?? Number.NaN;
 }
+
+/** Percentiles of times, in ms. */
+export function summary(times: readonly number[]): string {
+  const [p50, p99] = [percentile(times, 0.5), percentile(times, 0.99)];
+  return `p50 ${p50.toFixed(2)} p99 ${p99.toFixed(2)} max ${Math.max(...times).toFixed(2)} ms`;
+}

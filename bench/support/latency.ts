@@ -7,7 +7,7 @@
 import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
 import { addressOf, CLONE_NEWNET, ifNameToIndex, must, sys } from '../../src/sys/libc.js';
 import { PacketTransmitter } from '../../src/sys/packet-socket.js';
-import { benchFrame, pause, percentile } from './frames.js';
+import { benchFrame, pause, summary } from './frames.js';
 
 const [mode = '', folder = '', netns = '', mac = '', countText = '0'] = process.argv.slice(2);
 const count = Number(countText);
@@ -46,5 +46,4 @@ if (mode === 'lone') {
   }
 }
 times.splice(0, WARM_UP);
-const [p50, p99] = [percentile(times, 0.5), percentile(times, 0.99)];
-process.stdout.write(`p50 ${p50.toFixed(3)} p99 ${p99.toFixed(3)} max ${Math.max(...times).toFixed(3)} ms\n`);
+process.stdout.write(`${summary(times)}\n`);

@@ -56,6 +56,8 @@ export const MAX_SESSIONS = 256;
 export const COARSE_FILTER_DELAY_MS = 5;
 /** Interfaces that come, go or change are told of within this time. */
 export const INTERFACE_CHANGE_DELAY_MS = 50;
+/** Text of a table that one answer carries; the rest of the rows is asked for by further requests. */
+export const TABLE_PAGE_BYTES = 256 << 10;
 /** The kernel's count of what was discarded is at most this old. */
 export const DISCARD_COUNTS_MS = 100;
 /** Protocol addresses above which the coarse filter passes everything. */

@@ -59,6 +59,8 @@ export class ForwarderLink implements ClientHandler {
   /** Ids of rules that nobody wants, and that may be at the forwarder. */
   private readonly deletions = new Set<number>();
   private readonly upPath: UpPath;
+  /** The last reading of each table of the forwarder. */
+  private readonly reading = new Map<string, Promise<unknown>>();
   private sendError = '';
   private resumeTime = RESUME_TIME_MS;
   private expiry: NodeJS.Timeout | undefined;
@@ -112,9 +114,25 @@ export class ForwarderLink implements ClientHandler {
     return found;
   }
 
-  /** Rows as of now; `changes` tells of the first change after them. */
-  async table(table: string): Promise<Message<'table-rows'>> {
-    return this.client.request('table-request', { table, watch: true });
+  /** Rows as of now; `changes` tells of the first change after them. One reading of a table at a time. */
+  table(table: string): Promise<Message<'table-rows'>> {
+    const before = this.reading.get(table) ?? Promise.resolve();
+    const rows = before.then(() => this.readTable(table));
+    this.reading.set(
+      table,
+      rows.catch(() => undefined),
+    );
+    return rows;
+  }
+
+  private async readTable(table: string): Promise<Message<'table-rows'>> {
+    const { columns, rows, next } = await this.client.request('table-request', { table, watch: true });
+    for (let from = next; from !== undefined;) {
+      const part = await this.client.request('table-request', { table, from });
+      rows.push(...part.rows);
+      from = part.next;
+    }
+    return { columns, rows };
   }
 
   async statistics(interfaceName: string): Promise<Message<'table-rows'>> {

@@ -4,11 +4,14 @@
  *     table-request { watch } -> rows, and the peer is on the table's list
  *     the table changes       -> table-change, once, to each peer on the list, which is empty again
  *
- * So a peer is told at most once for each time that it asked, however fast rules come and go; whoever asks again after that
+ * A table that is larger than a message is answered in parts, all of one moment.
+ *
+ * A peer is told at most once for each time that it asked, however fast rules come and go; whoever asks again after that
  * misses nothing, since both go over one ordered channel.
  */
 import type { Counters } from '../base/counters.js';
 import { FwdfsError } from '../base/errors.js';
+import { TABLE_PAGE_BYTES } from '../base/limits.js';
 import type { Message } from '../tunnel/messages.js';
 import { DISTRIBUTION_COLUMNS, type DistributionTable } from './distribution-table.js';
 import type { Interfaces } from './interfaces.js';
@@ -34,9 +37,16 @@ const isWatched = (table: string): boolean => WATCHED.includes(table);
 /** Tables whose rows depend on which interfaces and control devices are there. */
 const DEPENDENT = ['distribution', 'reception'] as const;
 
+interface Table {
+  readonly columns: string[];
+  readonly rows: string[][];
+}
+
 export class TableViews {
   private readonly options: TableViewsOptions;
   private readonly watchers = new Map<string, Set<Peer>>();
+  /** Tables of which a peer has not asked for all rows yet, by name. */
+  private readonly unread = new Map<Peer, Map<string, Table>>();
 
   constructor(options: TableViewsOptions) {
     this.options = options;
@@ -44,11 +54,29 @@ export class TableViews {
     options.reception.changes.listen(() => this.changed('reception'));
   }
 
-  /** @throws FwdfsError no-such-name, not-permitted */
-  async rows(
-    peer: Peer,
-    { table, interface: name = '', watch }: Message<'table-request'>,
-  ): Promise<Message<'table-rows'>> {
+  /**
+   * The rows as of now, or as many as one message carries; with `from` those that are left of the last answer.
+   * @throws FwdfsError no-such-name, not-permitted, bad-message where nothing is left
+   */
+  async rows(peer: Peer, request: Message<'table-request'>): Promise<Message<'table-rows'>> {
+    const { table, from = 0 } = request;
+    const unread = this.unread.get(peer);
+    const whole = from === 0 ? await this.whole(peer, request) : unread?.get(table);
+    if (whole === undefined) throw new FwdfsError('bad-message', `nothing is left of the table ${table}`);
+    const { columns, rows } = whole;
+    let end = from;
+    for (let bytes = 0; end < rows.length && bytes < TABLE_PAGE_BYTES; end++)
+      bytes += rows[end]?.join('\t').length ?? 0;
+    if (end >= rows.length) {
+      unread?.delete(table);
+      return { columns, rows: rows.slice(from) };
+    }
+    if (unread === undefined) this.unread.set(peer, new Map([[table, whole]]));
+    else unread.set(table, whole);
+    return { columns, rows: rows.slice(from, end), next: end };
+  }
+
+  private async whole(peer: Peer, { table, interface: name = '', watch }: Message<'table-request'>): Promise<Table> {
     const { distribution, interfaces, lost, permissions, reception } = this.options;
     const isThere = (interfaceName: string): boolean => (interfaces.find(interfaceName)?.present ?? null) !== null;
     if (watch === true && isWatched(table)) this.watchersOf(table).add(peer);
@@ -89,6 +117,7 @@ export class TableViews {
 
   /** Its session is over. */
   forget(peer: Peer): void {
+    this.unread.delete(peer);
     for (const peers of this.watchers.values()) peers.delete(peer);
   }
 }

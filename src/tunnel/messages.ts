@@ -261,6 +261,9 @@ export const MESSAGES = {
     fields: z.object({
       table: text('its file name in .tables'),
       interface: text('only rows of this interface').optional(),
+      from: u32(
+        'goes on with the rows of the last answer for this table from here on; absent: rows as of now',
+      ).optional(),
       watch: flag(
         'tell by one table-change when it is another than these rows; counts that move are no change',
       ).optional(),
@@ -274,6 +277,7 @@ export const MESSAGES = {
     fields: z.object({
       columns: texts('names of the columns'),
       rows: z.array(z.array(z.string())).meta({ description: 'one text per column in each row' }),
+      next: u32('there are more rows of the same moment: ask `from` here').optional(),
     }),
   },
   'table-change': {

@@ -1,6 +1,7 @@
 import t from 'tap';
 import { Counters } from '../../src/base/counters.js';
 import { FwdfsError } from '../../src/base/errors.js';
+import { TABLE_PAGE_BYTES } from '../../src/base/limits.js';
 import { DistributionTable } from '../../src/forwarder/distribution-table.js';
 import type { Peer } from '../../src/forwarder/peer.js';
 import { PermissionTable } from '../../src/forwarder/permission-table.js';
@@ -65,6 +66,29 @@ t.test('a change of one table is none of another; states are of both', async (t)
   views.forget(peer);
   reception.remove(tunnel);
   t.equal(told.length, 3, 'a peer that is gone is not told');
+});
+
+t.test('a table that is larger than a message comes in parts of one moment', async (t) => {
+  const { views, distribution } = makeViews();
+  const { peer } = makePeer();
+  const { peer: other } = makePeer('ctl2');
+  const count = 6000;
+  for (let i = 0; i < count; i++) distribution.add(makeRule(peer, `udp:${i + 1}`));
+  const first = await views.rows(peer, { table: 'distribution' });
+  const text = first.rows.map((row) => row.join('\t')).join('').length;
+  t.ok(text >= TABLE_PAGE_BYTES && text < TABLE_PAGE_BYTES + 200, `${text} bytes`);
+  for (const rule of distribution.rulesOf(peer)) distribution.remove(rule);
+  const names = new Set(first.rows.map((row) => row[1]));
+  let next = first.next;
+  for (let parts = 1; next !== undefined && parts < 10; parts++) {
+    t.equal(names.size, next);
+    const part = await views.rows(peer, { table: 'distribution', from: next });
+    for (const row of part.rows) names.add(row[1]);
+    next = part.next;
+  }
+  t.equal(names.size, count);
+  await t.rejects(views.rows(peer, { table: 'distribution', from: 1 }), { code: 'bad-message' }, 'it was the last');
+  await t.rejects(views.rows(other, { table: 'distribution', from: 1 }), { code: 'bad-message' });
 });
 
 t.test('a table that is not there can be neither read nor watched', async (t) => {
