@@ -43,11 +43,22 @@ export class ReceptionTable {
       String(tunnel.readerCount),
       String(tunnel.frames),
       String(tunnel.bytes),
+      tunnel.key.claim ? 'claim' : 'copy',
     ]);
   }
 }
 
-export const RECEPTION_COLUMNS = ['up_tunnel', 'symbol', 'protocol', 'scope', 'state', 'readers', 'frames', 'bytes'];
+export const RECEPTION_COLUMNS = [
+  'up_tunnel',
+  'symbol',
+  'protocol',
+  'scope',
+  'state',
+  'readers',
+  'frames',
+  'bytes',
+  'mode',
+];
 
 export class TransmissionTable {
   private readonly tunnels = new Set<DownTunnel>();

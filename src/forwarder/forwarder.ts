@@ -106,6 +106,20 @@ export class Forwarder implements SessionHandler {
     this.releaseName();
   }
 
+  /**
+   * Another configuration: of it the permissions count, at once; the rest is for the next start. What lost its right is
+   * withdrawn, then each control device asks anew what it may use.
+   */
+  reload({ permissions }: ForwarderConfig): void {
+    this.permissions.replace(permissions);
+    for (const [session, peer] of this.peers) {
+      const reason = `the permissions of ${this.config.name} were changed`;
+      for (const upTunnel of this.transfer.review(peer)) session.send('transfer-withdrawal', { upTunnel, reason });
+      this.sendInterfaces(session);
+    }
+    this.log.info({ lines: permissions.length }, 'permissions reloaded');
+  }
+
   private sendInterfaces(session: Session): void {
     session.send('interface-list', { interfaces: this.interfaces.names });
   }

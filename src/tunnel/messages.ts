@@ -253,6 +253,13 @@ export const MESSAGES = {
     doc: 'The rule is gone, or was not there; no frame of the up tunnel is sent any more.',
     fields: z.object({ upTunnel: upTunnel() }),
   },
+  'transfer-withdrawal': {
+    from: 'forwarder',
+    answer: null,
+    source: 'ours',
+    doc: 'The right to a packet transfer rule was withdrawn: the rule is gone, and no frame of its up tunnel is sent any more.',
+    fields: z.object({ upTunnel: upTunnel(), reason: text('one line for the log') }),
+  },
   'table-request': {
     from: 'control',
     answer: 'table-rows',
