@@ -337,7 +337,7 @@ ${this.options.permissions ?? everything.join('\n')}
   }
 
   /** Starts a program that ends with the lab at the latest. */
-  program(words: readonly string[], input: Buffer | string = ''): Program {
+  program(words: readonly string[], input: Buffer | string | null = ''): Program {
     const program = new Program(words, input);
     this.programs.push(program);
     return program;
