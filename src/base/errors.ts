@@ -25,6 +25,7 @@ export const ERRORS = {
   },
   'bad-symbol-name': { errno: E.EINVAL, advice: 'write it as INTERFACE[:PROTOCOL-ADDRESS][:SCOPE][:FRAMING][.pcap]' },
   'not-permitted': { errno: E.EACCES, advice: "add a line to the forwarder's permissions" },
+  claimed: { errno: E.EBUSY, advice: 'ask its holder to close it, or open it without :claim for a copy' },
   'not-connected': { errno: E.ENETDOWN, advice: "look at the forwarder's .state for the reason" },
   'interface-gone': {
     errno: E.ENETDOWN,

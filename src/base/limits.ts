@@ -50,6 +50,8 @@ export const HELLO_TIMEOUT_MS = 5_000;
 export const MAX_RULES_PER_CONTROL = 16_384;
 /** Down tunnels that one control device may hold at a forwarder. */
 export const MAX_DOWN_TUNNELS_PER_CONTROL = 16_384;
+/** Claims at one forwarder. */
+export const MAX_CLAIMS = 1024;
 /** Sessions at one forwarder. */
 export const MAX_SESSIONS = 256;
 /** The coarse filter in the kernel follows a change of the rules within this time. */

@@ -37,7 +37,10 @@ export function action<A extends unknown[]>(run: (...args: A) => Promise<void> |
 /** SIGHUP is that of a terminal which closes. */
 export const STOP_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
-/** Calls `stop` at the first signal to stop; a second one ends the process as if nothing was there to catch it. */
-export function onStopSignal(stop: (signal: NodeJS.Signals) => void): void {
-  for (const signal of STOP_SIGNALS) process.once(signal, stop);
+/** Calls `stop` at the first of the signals; a second one ends the process as if nothing was there to catch it. */
+export function onStopSignal(
+  stop: (signal: NodeJS.Signals) => void,
+  signals: readonly NodeJS.Signals[] = STOP_SIGNALS,
+): void {
+  for (const signal of signals) process.once(signal, stop);
 }

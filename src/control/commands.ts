@@ -9,10 +9,16 @@ import { parseSymbolName, type SymbolName } from '../packet/symbol-name.js';
 import type { ForwarderLink } from './forwarder-link.js';
 import { ruleName, type UpTunnel } from './up-tunnel.js';
 
+interface HandRule {
+  readonly ready: Promise<UpTunnel>;
+  /** null until it is ready. */
+  tunnel: UpTunnel | null;
+}
+
 export class RuleCommands {
   private readonly link: ForwarderLink;
   /** Rules that were set by hand, or are about to be, by name. */
-  private readonly rules = new Map<string, Promise<UpTunnel>>();
+  private readonly rules = new Map<string, HandRule>();
 
   constructor(link: ForwarderLink) {
     this.link = link;
@@ -27,17 +33,21 @@ export class RuleCommands {
       throw new FwdfsError('bad-command', JSON.stringify(command));
     }
     const symbol = parseSymbolName(name);
-    const key = ruleName(symbol);
+    const key = ruleName({ ...symbol, claim: false });
     if (symbol.text !== key) throw new FwdfsError('bad-command', `a rule has a scope and nothing more: ${key}`);
     await (verb === 'add' ? this.add(key, symbol) : this.remove(key));
   }
 
   private async add(key: string, symbol: SymbolName): Promise<void> {
-    if (this.rules.has(key)) throw new FwdfsError('already-there', `rule ${this.link.name}/${key}`);
-    const held = this.link.acquireUp(symbol);
+    const before = this.rules.get(key);
+    // One that the forwarder ended is there in name only.
+    if (before !== undefined && (before.tunnel?.failure ?? null) === null) {
+      throw new FwdfsError('already-there', `rule ${this.link.name}/${key}`);
+    }
+    const held: HandRule = { ready: this.link.acquireUp(symbol), tunnel: null };
     this.rules.set(key, held);
     try {
-      await held;
+      held.tunnel = await held.ready;
     } catch (error) {
       if (this.rules.get(key) === held) this.rules.delete(key);
       throw error;
@@ -48,6 +58,6 @@ export class RuleCommands {
     const held = this.rules.get(key);
     if (held === undefined) throw new FwdfsError('no-such-name', `no rule ${this.link.name}/${key} was added by hand`);
     this.rules.delete(key);
-    this.link.releaseUp(await held);
+    this.link.releaseUp(await held.ready);
   }
 }

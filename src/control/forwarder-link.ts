@@ -1,9 +1,9 @@
 /**
- * One forwarder as the control device knows it: transfer control section 240 and transfer registration request section 230.
+ * One forwarder as the control device knows it: transfer control section 240.
  *
  *     connected -> interface-list -> for each: interface use (S211) -> tunnel generation (S803, S804) -> symbol is there
- *     open()  -> acquireUp: transfer request (S1003 to S1006) / acquireDown: the symbol's tunnel, or one more
- *     close() -> releaseUp: transfer deletion request (S902 to S905) / releaseDown
+ *     open()  -> acquireUp: transfer request (UpRules) / acquireDown: the symbol's tunnel, or one more
+ *     close() -> releaseUp: transfer deletion request / releaseDown
  *
  * In Fig. 24 and 31: virtual IF reception and setting section 24, table generation sections 25 and 27, deletion section
  * 47; in Fig. 1 also transfer deletion request section 232. Its TunnelClient is IF 280, inter-device communication logical
@@ -11,12 +11,12 @@
  * come first, once for all symbols; then S209, S211, S214, S216 and S217 for each, and S224 and S225 with each open(). Fig. 32
  * is releaseUp.
  *
- * Owns the forwarder's interfaces, up tunnels and down tunnels. When the connection is lost they stay; a session that
+ * Owns the forwarder's interfaces, rules and down tunnels. When the connection is lost they stay; a session that
  * resumes goes on with them, any other gets new ids for them and what was not confirmed counts as not sent.
  */
 import type { Counters } from '../base/counters.js';
 import { describe, FwdfsError, hasCode } from '../base/errors.js';
-import { RESUME_TIME_MS, UP_CREDIT_BYTES } from '../base/limits.js';
+import { RESUME_TIME_MS } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import type { ProtocolAddress } from '../packet/protocol-address.js';
 import {
@@ -26,13 +26,14 @@ import {
   TunnelClient,
   type TunnelClientOptions,
 } from '../tunnel/client.js';
-import type { Answer, Message, MessageArgs } from '../tunnel/messages.js';
+import type { Answer, Attributes, Message, MessageArgs, Right } from '../tunnel/messages.js';
 import { DownTunnel } from './down-tunnel.js';
 import { LinkChanges } from './link-changes.js';
 import { mayWrite, newInterface, type RemoteInterface, setUse } from './remote-interface.js';
 import { UpPath } from './up-path.js';
+import { UpRules } from './up-rules.js';
 import type { ReceptionTable, TransmissionTable } from './tables.js';
-import { type RuleKey, ruleName, UpTunnel } from './up-tunnel.js';
+import type { RuleKey, UpTunnel } from './up-tunnel.js';
 
 export interface ForwarderLinkOptions extends Pick<TunnelClientOptions, 'url' | 'token' | 'tls' | 'log'> {
   /** The forwarder's name in the file tree. */
@@ -50,14 +51,12 @@ export class ForwarderLink implements ClientHandler {
   private readonly options: ForwarderLinkOptions;
   private readonly log: Logger;
   private readonly client: TunnelClient;
-  private readonly rules = new Map<string, UpTunnel>();
+  private readonly rules: UpRules;
   private readonly downs = new Map<number, DownTunnel>();
   /** Down tunnels whose writers are gone; they end when all is confirmed. */
   private readonly closing = new Set<DownTunnel>();
   /** All tunnels of writers and symbols, also those that the forwarder does not know just now. */
   private readonly tunnels = new Set<DownTunnel>();
-  /** Ids of rules that nobody wants, and that may be at the forwarder. */
-  private readonly deletions = new Set<number>();
   private readonly upPath: UpPath;
   /** The last reading of each table of the forwarder. */
   private readonly reading = new Map<string, Promise<unknown>>();
@@ -79,6 +78,18 @@ export class ForwarderLink implements ClientHandler {
       this.client.sendFrames(buffer, length, () => undefined);
     });
     this.client = new TunnelClient({ ...options, name: options.control, handler: this });
+    this.rules = new UpRules({
+      forwarder: options.name,
+      client: this.client,
+      reception: options.reception,
+      log: options.log,
+      onError: (text) => this.tellError(text),
+    });
+  }
+
+  private tellError(text: string): void {
+    this.sendError = text;
+    this.changes.state.tell();
   }
 
   get state(): ClientState {
@@ -99,10 +110,7 @@ export class ForwarderLink implements ClientHandler {
     this.client.close();
     clearTimeout(this.expiry);
     for (const tunnel of this.tunnels) tunnel.lost('the control device stops');
-    for (const rule of this.rules.values()) {
-      this.options.reception.remove(rule.id);
-      rule.endReaders();
-    }
+    this.rules.close();
   }
 
   /** The interface of that name. @throws FwdfsError not-connected, no-such-interface */
@@ -143,78 +151,12 @@ export class ForwarderLink implements ClientHandler {
 
   /** S1003 to S1007: when it resolves, the rule is active at the forwarder. */
   async acquireUp(key: RuleKey): Promise<UpTunnel> {
-    const remote = this.interfaceOf(key.interface);
-    const name = ruleName(key);
-    let tunnel = this.rules.get(name);
-    if (tunnel === undefined) {
-      tunnel = new UpTunnel(key, this.name, remote.counters);
-      this.rules.set(name, tunnel);
-    }
-    if (tunnel.state === 'unset') void this.setRule(tunnel);
-    tunnel.holders += 1;
-    try {
-      await tunnel.ready;
-    } catch (error) {
-      this.releaseUp(tunnel);
-      throw error;
-    }
-    return tunnel;
-  }
-
-  private setRule(tunnel: UpTunnel): Promise<void> {
-    const { reception } = this.options;
-    reception.remove(tunnel.id);
-    tunnel.id = reception.allocate();
-    // S1005 before S1006: the first packet may come before the response.
-    reception.add(tunnel);
-    tunnel.asked();
-    tunnel.ready = this.requestTransfer(tunnel, tunnel.id);
-    return tunnel.ready;
-  }
-
-  private async requestTransfer(tunnel: UpTunnel, id: number): Promise<void> {
-    try {
-      await this.client.request('transfer-request', {
-        upTunnel: id,
-        control: this.client.state.localAddress,
-        protocol: tunnel.key.protocol.text,
-        symbol: tunnel.name,
-        interface: tunnel.key.interface,
-        scope: tunnel.key.scope,
-        claim: false,
-        credit: UP_CREDIT_BYTES,
-      });
-    } catch (error) {
-      tunnel.state = 'unset';
-      // Without an answer: the forwarder may have set it.
-      if (hasCode(error, 'not-connected', 'timed-out')) void this.deleteRule(id);
-      throw error;
-    }
-    tunnel.state = 'set';
-    tunnel.active = tunnel.holders > 0;
-    this.options.reception.changes.tell();
-    if (!tunnel.active) void this.deleteRule(id); // released meanwhile
+    return this.rules.acquire(key, this.interfaceOf(key.interface).counters);
   }
 
   /** S902, S903: the last holder takes the rule back. */
   releaseUp(tunnel: UpTunnel): void {
-    tunnel.holders -= 1;
-    if (tunnel.holders > 0) return;
-    if (this.rules.get(tunnel.name) === tunnel) this.rules.delete(tunnel.name);
-    this.options.reception.remove(tunnel.id);
-    tunnel.active = false;
-    if (tunnel.state === 'set') void this.deleteRule(tunnel.id);
-  }
-
-  private async deleteRule(id: number): Promise<void> {
-    this.deletions.add(id);
-    try {
-      await this.client.request('transfer-deletion-request', { upTunnel: id });
-      this.deletions.delete(id);
-    } catch (error) {
-      // Not connected: a session that resumes deletes it then, any other has no such rule.
-      this.log.debug({ forwarder: this.name, error: describe(error) }, 'rule not deleted yet');
-    }
+    this.rules.release(tunnel);
   }
 
   // --- down: tunnels ---
@@ -233,8 +175,7 @@ export class ForwarderLink implements ClientHandler {
 
   private async generate(interfaceName: string, symbol: string, protocol: string): Promise<DownTunnel> {
     const tunnel = new DownTunnel(this.client, this.name, interfaceName, symbol, protocol, (text) => {
-      this.sendError = text;
-      this.changes.state.tell();
+      this.tellError(text);
       this.log.warn({ forwarder: this.name, reason: text }, 'a written frame was not sent');
     });
     this.tunnels.add(tunnel);
@@ -300,20 +241,14 @@ export class ForwarderLink implements ClientHandler {
     this.sendError = '';
     clearTimeout(this.expiry);
     this.resumeTime = connected.resumeTime;
-    for (const remote of this.interfaces.values()) remote.asked = false;
+    this.askAgain();
     if (connected.resumed) this.resume(connected);
     else this.beginAnew(connected.sameEpoch ? 'the session was not resumed in time' : 'the forwarder was restarted');
     this.tellConnection();
   }
 
   private resume(connected: Connected): void {
-    const sent = new Map(connected.upTunnels.map(({ tunnel, frames }) => [tunnel, frames]));
-    for (const id of [...this.deletions]) void this.deleteRule(id);
-    for (const rule of this.rules.values()) {
-      rule.resumed(sent.get(rule.id) ?? 0);
-      rule.active = rule.state === 'set';
-      if (!rule.active) this.restore(this.setRule(rule), rule.name);
-    }
+    this.rules.resume(new Map(connected.upTunnels.map(({ tunnel, frames }) => [tunnel, frames])));
     const sequences = new Map(connected.tunnels.map((entry) => [entry.tunnel, entry.sequence]));
     for (const id of sequences.keys()) if (!this.downs.has(id)) this.deleteTunnel(id);
     for (const tunnel of [...this.downs.values()]) {
@@ -332,9 +267,8 @@ export class ForwarderLink implements ClientHandler {
 
   /** A new session: rules and tunnels are asked for again, under new ids. */
   private beginAnew(reason: string): void {
-    this.deletions.clear();
     this.loseAll(reason);
-    for (const rule of this.rules.values()) this.restore(this.setRule(rule), rule.name);
+    this.rules.beginAnew();
     for (const tunnel of this.tunnels) this.restore(this.establish(tunnel), tunnel.symbol);
   }
 
@@ -354,9 +288,19 @@ export class ForwarderLink implements ClientHandler {
   }
 
   message(...[type, fields]: MessageArgs): Answer {
-    if (type === 'interface-list') this.register(fields.interfaces);
-    else if (type === 'interface-attribute-change') this.update(fields);
-    else if (type === 'table-change') this.changes.table(fields.table).tell();
+    if (type === 'interface-list') {
+      if (fields.again === true) this.askAgain();
+      this.register(fields.interfaces);
+    } else if (type === 'interface-attribute-change') {
+      this.update(fields);
+      // It may have gone and come back so fast that no list told of it.
+      this.rules.interfaceFound(fields.interface);
+    } else if (type === 'table-change') this.changes.table(fields.table).tell();
+    else if (type === 'transfer-withdrawal') this.rules.withdrawn(fields.upTunnel, fields.reason);
+  }
+
+  private askAgain(): void {
+    for (const remote of this.interfaces.values()) remote.asked = false;
   }
 
   /** The interfaces that the forwarder has now: registration of the symbols (Fig. 9), then open() (Fig. 10). */
@@ -380,14 +324,11 @@ export class ForwarderLink implements ClientHandler {
       this.update(await this.client.request('interface-use-request', { interface: remote.name }));
     } catch (error) {
       // No right to it (S212): the symbol is there, and open() says why it can't be used.
-      if (hasCode(error, 'not-permitted')) setUse(remote, null, []);
+      if (hasCode(error, 'not-permitted')) this.granted(remote, null, [], []);
       this.log.debug({ forwarder: this.name, interface: remote.name, reason: describe(error) }, 'interface not used');
       return;
     }
-    // A new session may be older than the interface.
-    for (const rule of this.rules.values()) {
-      if (rule.key.interface === remote.name && rule.state === 'unset') this.restore(this.setRule(rule), rule.name);
-    }
+    this.rules.interfaceFound(remote.name);
     if (!mayWrite(remote.rights) || remote.spare !== null) return;
     // Refused where only some protocol addresses may be written: writers get tunnels of their own.
     const tunnel = await this.generate(remote.name, remote.name, '*').catch(() => null);
@@ -400,16 +341,30 @@ export class ForwarderLink implements ClientHandler {
   private update(fields: Message<'interface-use-response'>): void {
     const remote = this.interfaces.get(fields.interface);
     if (remote === undefined) return;
-    setUse(remote, fields.attributes, fields.rights);
+    this.granted(remote, fields.attributes, fields.rights, fields.protocols);
+  }
+
+  private granted(remote: RemoteInterface, ...use: [Attributes | null, readonly Right[], readonly string[]]): void {
+    const changed = setUse(remote, ...use);
     this.changes.interfaces.tell();
+    if (!changed) return;
+    // What the symbol's own tunnel was made for may not be allowed any more: the next writer asks.
+    for (const tunnel of this.tunnels) if (tunnel.interface === remote.name) tunnel.isOfSymbol = false;
+    this.dropSpare(remote);
   }
 
   private unregister(name: string): void {
     const remote = this.interfaces.get(name);
     this.interfaces.delete(name);
-    if (remote === undefined || remote.spare === null) return;
-    remote.spare.close();
-    this.forget(remote.spare);
+    if (remote !== undefined) this.dropSpare(remote);
+  }
+
+  private dropSpare(remote: RemoteInterface): void {
+    const { spare } = remote;
+    if (spare === null) return;
+    remote.spare = null;
+    spare.close();
+    this.forget(spare);
   }
 
   frames(message: Buffer, end: number): void {
@@ -418,7 +373,7 @@ export class ForwarderLink implements ClientHandler {
 
   disconnected(_error: FwdfsError, orderly: boolean): void {
     this.sendError = ''; // why it is not connected matters more now
-    for (const rule of this.rules.values()) rule.active = false;
+    this.rules.disconnected();
     this.tellConnection();
     // From then on the forwarder has no session of ours: who waits for a confirmation must not wait for ever.
     if (orderly) this.loseAll('the forwarder said goodbye');

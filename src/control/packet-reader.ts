@@ -50,6 +50,8 @@ export class PacketReader {
   private preamble: Buffer | null = null;
   private preambleRead = 0;
   private ended = false;
+  /** What the first read(2) at the end gives; 0 after that. */
+  private lastWord = 0;
   dropped = 0;
 
   constructor(options: ReaderOptions) {
@@ -155,19 +157,28 @@ export class PacketReader {
       if (this.preamble !== null || this.queue.nextLength > size - done) return done;
     }
     done += this.queue.read(out, offset + done, size - done);
-    return done > 0 || this.ended ? done : -EAGAIN;
+    return done > 0 ? done : this.atEnd();
   }
 
   private readPacket(out: Buffer, offset: number, size: number): number {
     const length = this.queue.nextLength;
-    if (length === 0) return this.ended ? 0 : -EAGAIN;
+    if (length === 0) return this.atEnd();
     if (length > size) return -EMSGSIZE;
     return this.queue.read(out, offset, length);
   }
 
-  /** No packets will come any more: what waits can be read, then the end of the file. */
-  end(): void {
+  /** What read(2) gives when nothing waits. */
+  private atEnd(): number {
+    if (!this.ended) return -EAGAIN;
+    const { lastWord } = this;
+    this.lastWord = 0;
+    return lastWord;
+  }
+
+  /** No packets will come any more: what waits can be read, then the errno if there is one, then the end of the file. */
+  end(errno = 0): void {
     this.ended = true;
+    this.lastWord = 0 - errno;
     this.wake();
   }
 

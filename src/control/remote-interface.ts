@@ -10,6 +10,8 @@ export interface RemoteInterface {
   /** null while it may not be used. */
   attributes: Attributes | null;
   rights: ReadonlySet<Right>;
+  /** Rights and what they are for, as they were told. */
+  grant: string;
   readonly counters: Counters;
   /** The symbol's own down tunnel, made at registration; null while a writer has it. */
   spare: DownTunnel | null;
@@ -23,11 +25,20 @@ export function mayWrite(rights: ReadonlySet<Right>): boolean {
 
 /** One that was just listed: nothing is known of it yet. */
 export function newInterface(name: string): RemoteInterface {
-  return { name, asked: false, attributes: null, rights: new Set(), counters: new Counters(), spare: null };
+  return { name, asked: false, attributes: null, rights: new Set(), grant: '', counters: new Counters(), spare: null };
 }
 
-/** What an interface use response says; null and no rights where it was refused. */
-export function setUse(remote: RemoteInterface, attributes: Attributes | null, rights: readonly Right[]): void {
+/** What an interface use response says; null and nothing else where it was refused. @returns whether the grant changed */
+export function setUse(
+  remote: RemoteInterface,
+  attributes: Attributes | null,
+  rights: readonly Right[],
+  protocols: readonly string[],
+): boolean {
+  const grant = [...rights, ...protocols].join(' ');
+  const changed = grant !== remote.grant;
   remote.attributes = attributes;
   remote.rights = new Set(rights);
+  remote.grant = grant;
+  return changed;
 }

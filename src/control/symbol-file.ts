@@ -5,10 +5,11 @@
  *
  *     open(read)  -> up tunnel    (rule at the forwarder) + a PacketReader
  *     open(write) -> down tunnel                          + a PacketWriter
+ *
+ * A claim is of what is received: for writing alone a `:claim` name is as the name without it.
  */
 import { constants } from 'node:os';
 import { ChunkPool } from '../base/chunks.js';
-import { FwdfsError } from '../base/errors.js';
 import { CHUNK_BYTES, CHUNK_POOL_COUNT, READER_QUEUE_BYTES, READER_TOTAL_BYTES } from '../base/limits.js';
 import type { FileNode, OpenFile, OpenRequest, SyncReason } from '../fusefs/tree.js';
 import type { SymbolName } from '../packet/symbol-name.js';
@@ -64,7 +65,6 @@ export class SymbolFile implements FileNode {
 
   async open(request: OpenRequest): Promise<OpenFile> {
     const { symbol, link } = this;
-    if (symbol.claim) throw new FwdfsError('bad-symbol-name', `${this.listed}: :claim is not served`);
     const access = request.flags & O.ACCMODE;
     const remote = link.interfaceOf(symbol.interface);
     const [up, down] = await Promise.allSettled([

@@ -47,11 +47,22 @@ export class ReceptionTable {
       String(tunnel.readerCount),
       String(tunnel.frames),
       String(tunnel.bytes),
+      tunnel.key.claim ? 'claim' : 'copy',
     ]);
   }
 }
 
-export const RECEPTION_COLUMNS = ['up_tunnel', 'symbol', 'protocol', 'scope', 'state', 'readers', 'frames', 'bytes'];
+export const RECEPTION_COLUMNS = [
+  'up_tunnel',
+  'symbol',
+  'protocol',
+  'scope',
+  'state',
+  'readers',
+  'frames',
+  'bytes',
+  'mode',
+];
 
 export class TransmissionTable {
   /** Rows came or went, or have another down tunnel. */

@@ -1,11 +1,12 @@
 /**
  * The receiving end of an up tunnel: one packet transfer rule, shared by all readers of the same (interface, protocol
- * address, scope) on this control device. One copy of each packet crosses the wire; the fan-out to several processes
+ * address, scope) on this control device; a claim has one reader. One copy of each packet crosses the wire; the fan-out to several processes
  * (Fig. 28), the way up of distribution section 250, is here.
  *
  *     data frame -> deliver() -> each reader's queue            credit: what was delivered, in bytes, cumulative
  */
 import { C, type Counters } from '../base/counters.js';
+import type { FwdfsError } from '../base/errors.js';
 import { UP_CREDIT_BYTES } from '../base/limits.js';
 import type { ProtocolAddress } from '../packet/protocol-address.js';
 import type { Scope } from '../packet/symbol-name.js';
@@ -15,12 +16,13 @@ export interface RuleKey {
   readonly interface: string;
   readonly protocol: ProtocolAddress;
   readonly scope: Scope;
+  readonly claim: boolean;
 }
 
 /** The name of a rule: two spellings of one protocol address give one text. */
 export function ruleName(key: RuleKey): string {
   const protocol = key.protocol.kind === 'any' ? '' : `:${key.protocol.text}`;
-  return `${key.interface}${protocol}${key.scope === 'in' ? '' : `:${key.scope}`}`;
+  return `${key.interface}${protocol}${key.scope === 'in' ? '' : `:${key.scope}`}${key.claim ? ':claim' : ''}`;
 }
 
 export class UpTunnel {
@@ -37,6 +39,8 @@ export class UpTunnel {
   state: 'asked' | 'set' | 'unset' = 'unset';
   /** Resolves when the forwarder has the rule. */
   ready: Promise<void> = Promise.resolve();
+  /** Why the forwarder does not do it; the tunnel is of no use then. */
+  failure: FwdfsError | null = null;
   /** The rule is set and its control device connected. */
   active = false;
   private received = 0;
@@ -61,6 +65,7 @@ export class UpTunnel {
 
   addReader(reader: PacketReader): void {
     this.readers.push(reader);
+    if (this.failure !== null) reader.end(this.failure.errno);
   }
 
   removeReader(reader: PacketReader): void {
@@ -107,6 +112,15 @@ export class UpTunnel {
     const lost = Math.max(0, this.accounted + sent - this.frames);
     this.accounted -= lost;
     this.counters.add(C.drop_connection_lost, lost);
+  }
+
+  /** There is no such rule, and there will not be: readers get the reason. @returns whether it has readers */
+  fail(failure: FwdfsError): boolean {
+    this.failure = failure;
+    this.state = 'unset';
+    this.active = false;
+    for (const reader of this.readers) reader.end(failure.errno);
+    return this.readers.length > 0;
   }
 
   endReaders(): void {

@@ -35,8 +35,8 @@ const FAMILY = 'inet';
 const ETHERTYPE_IPV4 = 0x0800;
 const ETHERTYPE_IPV6 = 0x86dd;
 
-const ALWAYS = [
-  'ct state established,related accept',
+/** What a host can't do without, whatever is discarded or claimed. */
+export const ESSENTIAL = [
   'icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, nd-redirect } accept',
   'icmpv6 type { mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report } accept',
   'ip protocol igmp accept',
@@ -122,11 +122,11 @@ export function discardRuleset(
   for (const [index, { name }] of discarding.entries()) {
     lines.push(`  counter discarded_${index} { packets ${counts.get(name) ?? 0} bytes 0 }`);
   }
-  addChain(lines, 'always', [...ALWAYS, ...listen.flatMap(acceptRules)]);
+  addChain(lines, 'always', ['ct state established,related accept', ...ESSENTIAL, ...rulesFor(listen, 'accept')]);
   for (const [index, { host }] of discarding.entries()) {
     addChain(lines, `interface_${index}`, [
       'jump always',
-      ...host.flatMap(acceptRules),
+      ...rulesFor(host, 'accept'),
       `counter name discarded_${index} drop`,
     ]);
   }
@@ -145,16 +145,20 @@ export function discardRuleset(
   return dropTable(FAMILY, table) + lines.join('\n');
 }
 
-function addChain(lines: string[], name: string, rules: readonly string[]): void {
+export function addChain(lines: string[], name: string, rules: readonly string[]): void {
   lines.push(`  chain ${name} {`, ...rules.map((rule) => `    ${rule}`), '  }');
 }
 
-/** The rules that admit what a protocol address names; none for what is not IP, as the input hook sees only IP. */
-function acceptRules(protocol: ProtocolAddress): string[] {
-  if (protocol.kind === 'any') return ['accept'];
+/** A rule for what each protocol address names; none for what is not IP, as the input hook sees only IP. */
+export function rulesFor(protocols: readonly ProtocolAddress[], verdict: 'accept' | 'drop'): string[] {
+  return protocols.flatMap((protocol) => ruleFor(protocol, verdict));
+}
+
+function ruleFor(protocol: ProtocolAddress, verdict: string): string[] {
+  if (protocol.kind === 'any') return [verdict];
   if (protocol.kind === 'ether') {
-    if (protocol.etherType === ETHERTYPE_IPV4) return ['meta nfproto ipv4 accept'];
-    if (protocol.etherType === ETHERTYPE_IPV6) return ['meta nfproto ipv6 accept'];
+    if (protocol.etherType === ETHERTYPE_IPV4) return [`meta nfproto ipv4 ${verdict}`];
+    if (protocol.etherType === ETHERTYPE_IPV6) return [`meta nfproto ipv6 ${verdict}`];
     return [];
   }
   const { address, portLow, portHigh } = protocol;
@@ -165,11 +169,11 @@ function acceptRules(protocol: ProtocolAddress): string[] {
   }
   words.push(`meta l4proto { ${protocol.protocols.join(', ')} }`);
   if (portLow >= 0) words.push(`th dport ${portLow === portHigh ? portLow : `${portLow}-${portHigh}`}`);
-  return [`${words.join(' ')} accept`];
+  return [`${words.join(' ')} ${verdict}`];
 }
 
 /** An interface name as nft reads it: an asterisk at the end would stand for anything, and quotes can't be escaped. */
-function quoted(name: string): string {
+export function quoted(name: string): string {
   if (/["\\*\n]/.test(name))
     throw new FwdfsError('bad-config', `${JSON.stringify(name)} can't be named in a rule of nft`);
   return `"${name}"`;

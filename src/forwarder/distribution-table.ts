@@ -13,6 +13,7 @@
  */
 import { Changes } from '../base/changes.js';
 import type { FrameView } from '../packet/headers.js';
+import { overlaps } from '../packet/overlap.js';
 import type { ProtocolAddress } from '../packet/protocol-address.js';
 import type { Scope } from '../packet/symbol-name.js';
 import type { Peer } from './peer.js';
@@ -23,6 +24,8 @@ export interface Rule {
   readonly interface: string;
   readonly protocol: ProtocolAddress;
   readonly scope: Scope;
+  /** The forwarder's own kernel does not get what it matches, and no other claim meets it. */
+  readonly claim: boolean;
   readonly upTunnel: number;
   readonly symbol: string;
   /** Payload bytes that the control device allowed at first, and again after a resume. */
@@ -206,6 +209,16 @@ export class DistributionTable {
     return this.byTunnel.get(peer)?.size ?? 0;
   }
 
+  /** All claims, those of suspended control devices and absent interfaces too. */
+  claims(): Rule[] {
+    return [...this.interfaces.values()].flatMap((rules) => [...rules].filter((rule) => rule.claim));
+  }
+
+  /** The claim at an interface with which this protocol address has packets in common. */
+  claimThatMeets(interfaceName: string, protocol: ProtocolAddress): Rule | undefined {
+    return [...this.of(interfaceName)].find((rule) => rule.claim && overlaps(rule.protocol, protocol));
+  }
+
   /** @param isThere whether an interface is there just now */
   rows(isThere: (interfaceName: string) => boolean): string[][] {
     const rows: string[][] = [];
@@ -222,6 +235,7 @@ export class DistributionTable {
           String(rule.frames),
           String(rule.bytes),
           String(rule.dropped),
+          rule.claim ? 'claim' : 'copy',
         ]);
       }
     }
@@ -240,4 +254,5 @@ export const DISTRIBUTION_COLUMNS = [
   'frames',
   'bytes',
   'dropped',
+  'mode',
 ];

@@ -126,7 +126,11 @@ export class DownPath implements TransmitResult {
   }
 
   private check(tunnel: DownTunnel, outlet: Outlet, frame: Buffer, offset: number, length: number): number {
-    if (tunnel.inject && tunnel.protocol.kind === 'any') return 0;
+    if (tunnel.right === 'none') {
+      outlet.counters.add(C.drop_tx_not_permitted, 1);
+      return EACCES;
+    }
+    if (tunnel.right === 'inject' && tunnel.protocol.kind === 'any') return 0;
     // The kernel would make later fragments of it, which nobody could check.
     const gsoType = (frame[offset - FRAME_HEADER_BYTES + OFFLOAD_OFFSET + VNET.gsoType] ?? 0) & ~VNET_GSO_ECN;
     if (gsoType === VNET_GSO_UDP || !this.view.parse(frame, offset, length, outlet.linkType)) {
@@ -137,7 +141,7 @@ export class DownPath implements TransmitResult {
       outlet.counters.add(C.drop_tx_mismatch, 1);
       return EINVAL;
     }
-    if (!tunnel.inject && !isOwnSource(outlet.own, this.view, frame, offset, outlet.linkType)) {
+    if (tunnel.right === 'write' && !isOwnSource(outlet.own, this.view, frame, offset, outlet.linkType)) {
       outlet.counters.add(C.drop_tx_not_permitted, 1);
       return EACCES;
     }

@@ -123,8 +123,24 @@ export class Forwarder implements SessionHandler {
     return undefined;
   }
 
-  private sendInterfaces(session: Session): void {
-    session.send('interface-list', { interfaces: this.interfaces.names });
+  /**
+   * Another configuration: of it the permissions count, at once; the rest is for the next start. What lost its right is
+   * withdrawn, then each control device asks anew what it may use.
+   */
+  reload({ permissions }: ForwarderConfig): void {
+    this.permissions.replace(permissions);
+    for (const [session, peer] of this.peers) {
+      const reason = `the permissions of ${this.config.name} were changed`;
+      for (const upTunnel of this.transfer.review(peer)) session.send('transfer-withdrawal', { upTunnel, reason });
+      this.sendInterfaces(session, true);
+    }
+    this.tables.changed('permission');
+    this.log.info({ lines: permissions.length }, 'permissions reloaded');
+  }
+
+  /** @param again the rights may be others: each use is asked for anew */
+  private sendInterfaces(session: Session, again = false): void {
+    session.send('interface-list', { interfaces: this.interfaces.names, ...(again && { again }) });
   }
 
   // --- SessionHandler ---

@@ -3,9 +3,9 @@
  * acquisition section 72.
  *
  *     kernel --netlink--> LinkMonitor --> ForwarderInterface (sockets) --> onSet, onAttributes: told to control devices
- *                                     \--> Discard (nftables)
+ *                                     \--> Discard, Quiet (nftables)
  *
- * Owns the link monitor, the interfaces and the discarding in the kernel.
+ * Owns the link monitor, the interfaces, and in the kernel the discarding and the quiet about what is claimed.
  */
 import type { Counters } from '../base/counters.js';
 import { FwdfsError } from '../base/errors.js';
@@ -18,6 +18,7 @@ import { Discard } from './discard.js';
 import type { DistributionTable } from './distribution-table.js';
 import { ForwarderInterface } from './interface.js';
 import type { TransmitResult } from './interface-transmitter.js';
+import { Quiet } from './quiet.js';
 
 /** Our own port, which discarding always admits. */
 function listenPort(address: ListenAddress): ProtocolAddress[] {
@@ -35,6 +36,7 @@ export class Interfaces {
   private readonly log: Logger;
   private readonly links: LinkMonitor;
   private readonly discard: Discard;
+  private readonly quiet: Quiet;
   private readonly entries = new Map<string, ForwarderInterface>();
   /** What is to be told when the timer ends. */
   private readonly changed = new Set<string>();
@@ -48,7 +50,9 @@ export class Interfaces {
     this.result = result;
     this.log = log;
     this.links = new LinkMonitor(log);
-    this.discard = new Discard(config.name, config.listen.flatMap(listenPort));
+    const listen = config.listen.flatMap(listenPort);
+    this.discard = new Discard(config.name, listen);
+    this.quiet = new Quiet(config.name, listen, () => distribution.claims());
   }
 
   /** Resolves when the interfaces are open and the kernel discards as configured. */
@@ -56,6 +60,7 @@ export class Interfaces {
     this.links.onChange = (kind, link) => this.linkChanged(kind, link);
     this.links.start();
     for (const link of this.links.links().values()) this.linkAppeared(link);
+    await this.quiet.sweep();
     // By name, whether they are there or not: one that appears is discarded for from its first packet.
     await this.discard.apply(Array.from(this.config.interfaces, ([name, config]) => ({ name, ...config })));
   }
@@ -64,7 +69,13 @@ export class Interfaces {
     this.links.close();
     if (this.changeTimer !== null) clearTimeout(this.changeTimer);
     for (const entry of this.entries.values()) entry.gone();
+    await this.quiet.remove();
     await this.discard.remove();
+  }
+
+  /** Resolves when the kernel keeps quiet about what the distribution table has as claimed, and only about that. */
+  quieten(): Promise<void> {
+    return this.quiet.update();
   }
 
   /** Also one that is not there just now, once it was. */

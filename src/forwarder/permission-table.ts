@@ -6,7 +6,7 @@
  *
  * The first line that matches decides alone: later lines for the same control device and interface add nothing, also where
  * they name other protocol addresses. So a narrow line before a wide one is an exception from it, as in a packet filter.
- * Pure data, made once from the configuration.
+ * Pure data, made from the configuration, and made anew when that changes.
  */
 import { BlockList, isIPv4, isIPv6 } from 'node:net';
 import { ANY_PROTOCOL, IPPROTO_ICMP, IPPROTO_ICMPV6 } from '../packet/protocol-address.js';
@@ -50,10 +50,15 @@ interface Line {
 }
 
 export class PermissionTable {
-  private readonly lines: readonly Line[];
+  private lines: readonly Line[] = [];
 
   /** @param permissions in the order of the configuration, which has checked them */
   constructor(permissions: readonly Permission[]) {
+    this.replace(permissions);
+  }
+
+  /** Forgets what was there. @param permissions as for the constructor */
+  replace(permissions: readonly Permission[]): void {
     this.lines = permissions.map((permission) => ({
       permission,
       matches: identityMatcher(permission.control),

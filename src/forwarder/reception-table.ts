@@ -8,6 +8,9 @@ import { Changes } from '../base/changes.js';
 import type { ProtocolAddress } from '../packet/protocol-address.js';
 import type { Peer } from './peer.js';
 
+/** `inject`: any frame; `write`: only with our own source addresses; `none`: the right was withdrawn. */
+export type SendRight = 'inject' | 'write' | 'none';
+
 export interface DownTunnel {
   readonly id: number;
   readonly peer: Peer;
@@ -15,8 +18,7 @@ export interface DownTunnel {
   readonly symbol: string;
   /** What may be sent: frames of this protocol address, with the local end as their source. */
   readonly protocol: ProtocolAddress;
-  /** May send any frame (right `inject`); otherwise only with our own source addresses (right `write`). */
-  readonly inject: boolean;
+  right: SendRight;
   /** Sequence number of the last frame that arrived; each is the one before plus one. */
   received: number;
   /** Every frame up to this one is on the interface, or its error was reported. */
@@ -42,7 +44,7 @@ export class ReceptionTable {
   private lastId = 0;
 
   /** S805, S806: an unused id, and its entry. */
-  add(peer: Peer, interfaceName: string, symbol: string, protocol: ProtocolAddress, inject: boolean): DownTunnel {
+  add(peer: Peer, interfaceName: string, symbol: string, protocol: ProtocolAddress, right: SendRight): DownTunnel {
     this.lastId += 1;
     const tunnel: DownTunnel = {
       id: this.lastId,
@@ -50,7 +52,7 @@ export class ReceptionTable {
       interface: interfaceName,
       symbol,
       protocol,
-      inject,
+      right,
       received: 0,
       confirmed: 0,
       waiting: 0,
@@ -94,7 +96,7 @@ export class ReceptionTable {
       String(tunnel.id),
       tunnel.interface,
       tunnel.protocol.text,
-      tunnel.inject ? 'inject' : 'write',
+      tunnel.right,
       tunnel.peer.identity,
       tunnel.peer.address,
       !isThere(tunnel.interface) ? 'absent' : tunnel.peer.active ? 'active' : 'suspended',

@@ -3,7 +3,7 @@
  *
  *     INTERFACE[:PROTOCOL-ADDRESS][:WORD…][.pcap]
  *
- *     eth0   eth0.100:udp:520:raw   eth0:tcp:[2001:db8::1]:80:out:claim   eth0:both.pcap
+ *     eth0   eth0.100:udp:520:raw   eth0:tcp:[2001:db8::1]:80:raw:claim   eth0:both.pcap
  *
  * A colon separates because Linux forbids it in interface names. `.pcap` at the end means nothing and is taken away: some
  * programs may only read names that end so. Names arrive with LOOKUP, once per open; nothing here is on the packet path.
@@ -87,6 +87,7 @@ export function parseSymbolName(name: string): SymbolName {
   const gso = has('gso');
   const paced = has('paced');
   const claim = has('claim');
+  if (claim && scope === 'out') throw bad(name, 'a claim is of what the interface receives');
   let text = parts.interface;
   if (protocol.kind !== 'any') text += `:${protocol.text}`;
   if (scope !== 'in') text += `:${scope}`;

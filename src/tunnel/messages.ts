@@ -152,7 +152,10 @@ export const MESSAGES = {
     answer: null,
     source: 'ours',
     doc: 'Pushed when the session becomes active and whenever the set changes.',
-    fields: z.object({ interfaces: texts("names of the forwarder's interfaces that this control device may see") }),
+    fields: z.object({
+      interfaces: texts("names of the forwarder's interfaces that this control device may see"),
+      again: flag('rights may be others than before: the use of each is to be asked for anew').optional(),
+    }),
   },
   'interface-use-request': {
     from: 'control',
@@ -252,6 +255,13 @@ export const MESSAGES = {
     source: 'ours',
     doc: 'The rule is gone, or was not there; no frame of the up tunnel is sent any more.',
     fields: z.object({ upTunnel: upTunnel() }),
+  },
+  'transfer-withdrawal': {
+    from: 'forwarder',
+    answer: null,
+    source: 'ours',
+    doc: 'The right to a packet transfer rule was withdrawn: the rule is gone, and no frame of its up tunnel is sent any more.',
+    fields: z.object({ upTunnel: upTunnel(), reason: text('one line for the log') }),
   },
   'table-request': {
     from: 'control',

@@ -31,7 +31,7 @@ t.test('registration: the interface is used first, then its tunnel is generated;
   t.same(reception.rows(), []);
   const tunnel = await link.acquireUp(rip);
   t.same([...forwarder.rules.values()], ['eth0:udp:520'], 'it is there when the open returns');
-  t.same(reception.rows(), [['1', 'fwd1/eth0:udp:520', 'udp:520', 'in', 'active', '0', '0', '0']]);
+  t.same(reception.rows(), [['1', 'fwd1/eth0:udp:520', 'udp:520', 'in', 'active', '0', '0', '0', 'copy']]);
   link.releaseUp(tunnel);
   await forwarder.diary.until('transfer-deletion-request eth0:udp:520');
   t.same(reception.rows(), []);
@@ -195,7 +195,7 @@ t.test('a connection that is lost again while a rule is being restored does not 
   t.same([...forwarder.rules], [[tunnel.id, 'eth0:udp:520']], 'once');
 });
 
-t.test('a rule that could not be restored comes back with its interface, or with the next open', async (t) => {
+t.test('a rule that could not be restored comes back with its interface', async (t) => {
   const { link, forwarder, log } = await startPair(t);
   const tunnel = await link.acquireUp(rip);
   forwarder.interfaces = [];
@@ -208,14 +208,6 @@ t.test('a rule that could not be restored comes back with its interface, or with
   forwarder.sendInterfaces('eth0');
   await eventually(() => tunnel.active);
   t.same([...forwarder.rules], [[tunnel.id, 'eth0:udp:520']]);
-  forwarder.refusals.set('transfer-request', 'too-many');
-  const seen = forwarder.diary.lines.length;
-  forwarder.cutAndForget();
-  await forwarder.diary.until('tunnel-generation-request', seen);
-  forwarder.refusals.clear();
-  t.equal(await link.acquireUp(rip), tunnel);
-  t.ok(tunnel.active);
-  t.equal(tunnel.holders, 2);
 });
 
 t.test('rights that a new session does not give any more are not shown any more', async (t) => {
@@ -224,6 +216,31 @@ t.test('rights that a new session does not give any more are not shown any more'
   forwarder.cutAndForget();
   await eventually(() => link.interfaces.get('eth0')?.attributes === null);
   t.same(link.interfaces.get('eth0')?.rights, new Set());
+});
+
+t.test("rights that change are asked for again, and the symbol's own tunnel with them", async (t) => {
+  const { link, forwarder, transmission } = await startPair(t);
+  const kept = link.interfaceOf('eth0').spare;
+  forwarder.sendAgain();
+  await forwarder.diary.count('interface-use-request eth0', 2);
+  await link.table('distribution');
+  t.equal(link.interfaceOf('eth0').spare, kept, 'the same rights: the same tunnel');
+  const writer = await link.acquireDown('eth0', 'eth0', ANY_PROTOCOL);
+  forwarder.rights = ['read'];
+  forwarder.sendAgain();
+  await eventually(() => !link.interfaceOf('eth0').rights.has('inject'));
+  link.releaseDown(writer);
+  await forwarder.diary.until('close eth0');
+  t.equal(link.interfaceOf('eth0').spare, null, 'it does not wait for the next writer, who would not be asked about');
+  await eventually(() => transmission.rows().length === 0);
+  forwarder.rights = ['read', 'write'];
+  forwarder.sendAgain();
+  await eventually(() => link.interfaceOf('eth0').spare !== null);
+  forwarder.refusals.set('interface-use-request', 'not-permitted');
+  forwarder.sendAgain();
+  await eventually(() => link.interfaceOf('eth0').rights.size === 0);
+  t.same([link.interfaceOf('eth0').spare, transmission.rows()], [null, []]);
+  await eventually(() => forwarder.tunnels.size === 0);
 });
 
 t.test("a writer gets the symbol's tunnel without asking, the next one another; it comes back", async (t) => {

@@ -14,7 +14,7 @@ import type { VnetHeader } from '../../src/packet/virtio.js';
 import { pcapHeader, pcapRecord } from '../vectors/packet-captures.js';
 import { decodeWireFrame, ethernet, ipv4, storePartial, tcp } from '../vectors/packet-frames.js';
 
-const { EAGAIN, EMSGSIZE } = constants.errno;
+const { EACCES, EAGAIN, EMSGSIZE } = constants.errno;
 const CHUNK = 4096;
 
 class Bench {
@@ -298,6 +298,20 @@ t.test('after the end what waits can be read, then the end of the file comes, al
     t.notOk(bench.reader.isEmpty, 'a poll says so');
   }
 });
+
+t.test(
+  'an end with a reason: what waits can be read, then the errno comes once, then the end of the file',
+  async (t) => {
+    for (const framing of ['pcap', 'raw', 'hex'] as const) {
+      const bench = new Bench({ framing });
+      bench.deliver(frame(1));
+      bench.reader.end(EACCES);
+      t.ok((bench.read(1000) as Buffer).length >= 60, framing);
+      t.notOk(bench.reader.isEmpty, 'a poll says so');
+      t.same([bench.read(10), bench.read(10), bench.read(10)], [-EACCES, Buffer.alloc(0), Buffer.alloc(0)]);
+    }
+  },
+);
 
 t.test('a reader that goes gives all chunks back', async (t) => {
   const bench = new Bench();

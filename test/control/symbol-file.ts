@@ -147,14 +147,31 @@ t.test('a connection that is lost while a file is being opened fails the open', 
   t.same(uses.open, []);
 });
 
-t.test('the mode bits mirror the rights, and a claim is refused while there are none', async (t) => {
+t.test('the mode bits mirror the rights', async (t) => {
   const pair = await startPair(t);
-  const { file, open } = opener(pair);
+  const { file } = opener(pair);
   t.equal(file('eth0').mode, 0o600);
   pair.link.interfaceOf('eth0').rights = new Set(['read']);
   t.equal(file('eth0').mode, 0o400);
   pair.link.interfaceOf('eth0').rights = new Set(['write']);
   t.equal(file('eth0').mode, 0o200);
   t.equal(file('eth9').mode, 0);
-  await t.rejects(open('eth0:claim', O.RDONLY), { code: 'bad-symbol-name' });
+});
+
+t.test("a claim is asked for by readers, is its one opener's, and goes with it; copies stay beside it", async (t) => {
+  const pair = await startPair(t);
+  const { forwarder } = pair;
+  const { open } = opener(pair);
+  const writer = await open('eth0:udp:53:claim', O.WRONLY);
+  t.same([...forwarder.rules.values()], [], 'what is written needs no claim');
+  const claim = await open('eth0:udp:53:claim', O.RDWR);
+  const copies = [await open('eth0:udp:53', O.RDONLY), await open('eth0:udp:53', O.RDONLY)];
+  t.same([...forwarder.rules.values()], ['eth0:udp:53:claim', 'eth0:udp:53']);
+  await t.rejects(open('eth0:udp:53:claim', O.RDONLY), { code: 'claimed' });
+  await t.rejects(open('eth0:UDP:53:raw:claim', O.RDONLY), { code: 'claimed' });
+  claim.release();
+  const next = await open('eth0:udp:53:hex:claim', O.RDONLY);
+  t.same([...forwarder.rules.values()].sort(), ['eth0:udp:53', 'eth0:udp:53:claim']);
+  for (const file of [writer, next, ...copies]) file.release();
+  await eventually(() => forwarder.rules.size === 0);
 });

@@ -37,10 +37,12 @@ t.test('the reception table shows each up tunnel with its symbol', async (t) => 
   const tunnel = upTunnel(table, 'eth0:udp:520:both');
   table.add(tunnel);
   t.equal(table.get(tunnel.id), tunnel);
-  t.same(table.rows(), [['1', 'fwd1/eth0:udp:520:both', 'udp:520', 'both', 'suspended', '0', '0', '0']]);
+  t.same(table.rows(), [['1', 'fwd1/eth0:udp:520:both', 'udp:520', 'both', 'suspended', '0', '0', '0', 'copy']]);
   tunnel.active = true;
   t.equal(table.rows()[0]?.[4], 'active');
-  t.equal(RECEPTION_COLUMNS.length, 8);
+  t.equal(RECEPTION_COLUMNS.length, 9);
+  table.add(upTunnel(table, 'eth0:claim'));
+  t.match(table.rows()[1], [/2/, 'fwd1/eth0:claim', '*', 'in', 'suspended', '0', '0', '0', 'claim']);
 });
 
 t.test('the transmission table shows each symbol with its down tunnel, a dash while there is none', async (t) => {

@@ -1,6 +1,8 @@
+import { constants } from 'node:os';
 import t from 'tap';
 import { ChunkPool } from '../../src/base/chunks.js';
 import { Counters } from '../../src/base/counters.js';
+import { FwdfsError } from '../../src/base/errors.js';
 import { UP_CREDIT_BYTES } from '../../src/base/limits.js';
 import { PacketReader } from '../../src/control/packet-reader.js';
 import { ReaderQueue } from '../../src/control/reader-queue.js';
@@ -38,8 +40,20 @@ t.test('two spellings of one rule have one name, whatever the framing', async (t
     ['eth0:ip:17', 'eth0:udp'],
     ['eth0:udp:[2001:DB8:0::1]:520:out:gso', 'eth0:udp:[2001:db8::1]:520:out'],
     ['eth0:promisc', 'eth0:promisc'],
+    ['eth0:UDP:53:claim:raw', 'eth0:udp:53:claim'],
   ];
   for (const [name, rule] of cases) t.equal(ruleName(parseSymbolName(name)), rule, name);
+});
+
+t.test('a rule that failed tells every reader, those that come late too', async (t) => {
+  const tunnel = tunnelOf('eth0');
+  const [one, late] = [makeReader(), makeReader()];
+  t.equal(tunnel.fail(new FwdfsError('not-permitted', 'gone')), false, 'nobody reads yet');
+  tunnel.addReader(one);
+  t.equal(tunnel.fail(new FwdfsError('not-permitted', 'gone')), true);
+  tunnel.addReader(late);
+  for (const reader of [one, late]) t.equal(reader.read(Buffer.alloc(10), 0, 10), -constants.errno.EACCES);
+  t.match(tunnel, { state: 'unset', active: false });
 });
 
 t.test('every reader gets every packet; one that is slow or gone takes nothing from another', async (t) => {

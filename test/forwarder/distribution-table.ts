@@ -10,6 +10,7 @@ import {
   SIDE,
 } from '../../src/forwarder/distribution-table.js';
 import { FrameView, matchesProtocol } from '../../src/packet/headers.js';
+import { parseProtocolAddress } from '../../src/packet/protocol-address.js';
 import type { Scope } from '../../src/packet/symbol-name.js';
 import { makePeer, makeRule } from '../support/fake-peer.js';
 import { ethernet, ethernetFrames, ipPackets, ipv4, protocolAddressTexts, udp } from '../vectors/packet-frames.js';
@@ -143,18 +144,37 @@ t.test('the table knows the rules of each interface and of each peer, and forget
   t.equal(eth0.size, 0);
 });
 
+t.test(
+  'claims are found by what they have in common with another address of the interface; copies are none',
+  async (t) => {
+    const table = new DistributionTable();
+    const claim = makeRule(peer, 'udp:53', { claim: true });
+    const absent = makeRule(makePeer('ctl2').peer, '*', { claim: true, interface: 'eth1' });
+    for (const rule of [makeRule(peer, 'tcp:80'), makeRule(peer, 'udp:53'), claim, absent]) table.add(rule);
+    t.same(table.claims(), [claim, absent]);
+    const meets = (name: string, text: string): Rule | undefined =>
+      table.claimThatMeets(name, parseProtocolAddress(text));
+    t.equal(meets('eth0', 'udp:10.0.0.1:53'), claim);
+    t.equal(meets('eth0', 'tcp:80'), undefined);
+    t.equal(meets('eth1', 'tcp:80'), absent);
+    t.equal(meets('eth2', '*'), undefined);
+    table.remove(claim);
+    t.equal(meets('eth0', '*'), undefined);
+  },
+);
+
 t.test('its rows show every rule with its state and its counts', async (t) => {
   const table = new DistributionTable();
   const gone = makePeer('ctl2', '');
   gone.peer.active = false;
-  table.add(makeRule(peer, 'tcp:10.0.0.2:80', { upTunnel: 7, frames: 3, bytes: 180, dropped: 1 }));
+  table.add(makeRule(peer, 'tcp:10.0.0.2:80', { upTunnel: 7, frames: 3, bytes: 180, dropped: 1, claim: true }));
   table.add(makeRule(gone.peer, 'ip:89', { upTunnel: 7, scope: 'both' }));
   t.same(
     table.rows(() => true),
     [
-      ['eth0', 'ip:89', 'both', '7', 'ctl2', '', 'suspended', '0', '0', '0'],
-      ['eth0', 'tcp:10.0.0.2:80', 'in', '7', 'ctl1', '10.0.0.9', 'active', '3', '180', '1'],
+      ['eth0', 'ip:89', 'both', '7', 'ctl2', '', 'suspended', '0', '0', '0', 'copy'],
+      ['eth0', 'tcp:10.0.0.2:80', 'in', '7', 'ctl1', '10.0.0.9', 'active', '3', '180', '1', 'claim'],
     ],
   );
-  t.equal(DISTRIBUTION_COLUMNS.length, 10);
+  t.equal(DISTRIBUTION_COLUMNS.length, 11);
 });

@@ -7,7 +7,7 @@ import { DistributionTable } from '../../src/forwarder/distribution-table.js';
 import { DownPath, type Outlet } from '../../src/forwarder/down-path.js';
 import { InterfaceTransmitter } from '../../src/forwarder/interface-transmitter.js';
 import type { Peer } from '../../src/forwarder/peer.js';
-import { type DownTunnel, ReceptionTable } from '../../src/forwarder/reception-table.js';
+import { type DownTunnel, ReceptionTable, type SendRight } from '../../src/forwarder/reception-table.js';
 import { parseProtocolAddress } from '../../src/packet/protocol-address.js';
 import * as messages from '../support/fake-messages.js';
 import { FakeOutlet } from '../support/fake-outlet.js';
@@ -50,9 +50,15 @@ class Bench {
     return this.interfaces.get('eth0')!.counters;
   }
 
-  tunnel(more: { peer?: Peer; interface?: string; protocol?: string; inject?: boolean } = {}): DownTunnel {
+  tunnel(more: { peer?: Peer; interface?: string; protocol?: string; right?: SendRight } = {}): DownTunnel {
     const protocol = parseProtocolAddress(more.protocol ?? '*');
-    return this.reception.add(more.peer ?? this.one.peer, more.interface ?? 'eth0', 's', protocol, more.inject ?? true);
+    return this.reception.add(
+      more.peer ?? this.one.peer,
+      more.interface ?? 'eth0',
+      's',
+      protocol,
+      more.right ?? 'inject',
+    );
   }
 
   /** One message of a control device, and what it gets back, without the word `up`. */
@@ -175,17 +181,17 @@ t.test('only frames that the tunnel is for leave, with the rights that it has', 
   const foreign = ethernet(0x0800, ipv4({ protocol: 17, source: '10.0.0.7' }, udp(520, 520, Buffer.alloc(20))));
   const otherPort = ethernet(0x0800, ipv4({ protocol: 17, source: '10.0.0.1' }, udp(521, 520, Buffer.alloc(20))));
   const short = Buffer.alloc(13);
-  const cases: [what: string, tunnel: { protocol?: string; inject: boolean }, frame: Buffer, errno: number][] = [
-    ['inject: any source', { inject: true }, foreign, 0],
-    ['inject: whatever the interface takes', { inject: true }, short, 0],
-    ['write: our source', { inject: false }, own, 0],
-    ['write: another source', { inject: false }, foreign, EACCES],
-    ['write: not even a frame', { inject: false }, short, EINVAL],
-    ['the local end is the source', { inject: true, protocol: 'udp:520' }, own, 0],
-    ['another port', { inject: true, protocol: 'udp:520' }, otherPort, EINVAL],
-    ['another port, before the source is looked at', { inject: false, protocol: 'udp:520' }, otherPort, EINVAL],
-    ['another address', { inject: true, protocol: 'udp:10.0.0.1:520' }, foreign, EINVAL],
-    ['our address', { inject: false, protocol: 'udp:10.0.0.1:520' }, own, 0],
+  const cases: [what: string, tunnel: { protocol?: string; right: SendRight }, frame: Buffer, errno: number][] = [
+    ['inject: any source', { right: 'inject' }, foreign, 0],
+    ['inject: whatever the interface takes', { right: 'inject' }, short, 0],
+    ['write: our source', { right: 'write' }, own, 0],
+    ['write: another source', { right: 'write' }, foreign, EACCES],
+    ['write: not even a frame', { right: 'write' }, short, EINVAL],
+    ['the local end is the source', { right: 'inject', protocol: 'udp:520' }, own, 0],
+    ['another port', { right: 'inject', protocol: 'udp:520' }, otherPort, EINVAL],
+    ['another port, before the source is looked at', { right: 'write', protocol: 'udp:520' }, otherPort, EINVAL],
+    ['another address', { right: 'inject', protocol: 'udp:10.0.0.1:520' }, foreign, EINVAL],
+    ['our address', { right: 'write', protocol: 'udp:10.0.0.1:520' }, own, 0],
   ];
   const bench = new Bench();
   for (const [what, options, bytes, errno] of cases) {
@@ -201,6 +207,23 @@ t.test('only frames that the tunnel is for leave, with the rights that it has', 
   t.same(bench.eth0.frames, [foreign, short, own, own, own]);
 });
 
+t.test('a tunnel that lost its right refuses each further frame, and sends again when it has it back', async (t) => {
+  const bench = new Bench();
+  const tunnel = bench.tunnel();
+  const { id } = tunnel;
+  bench.give([messages.data(id, 1, frame(1))]);
+  tunnel.right = 'none';
+  t.same(bench.give([messages.data(id, 2, frame(2)), messages.data(id, 3, frame(3))]), [
+    `tunnel=${id} sequence=2 errno=${EACCES}`,
+    `tunnel=${id} sequence=3 errno=${EACCES}`,
+    `tunnel=${id} sequence=3`,
+  ]);
+  t.equal(bench.counters.get('drop_tx_not_permitted'), 2);
+  tunnel.right = 'inject';
+  t.same(bench.give([messages.data(id, 4, frame(4))]), [`tunnel=${id} sequence=4`]);
+  t.same(bench.eth0.frames, [frame(1), frame(4)]);
+});
+
 t.test('a super-frame that the kernel would cut into fragments leaves only where any frame may', async (t) => {
   const own = ethernet(0x0800, ipv4({ protocol: 17, source: '10.0.0.1' }, udp(520, 520, Buffer.alloc(2000))));
   const ufo = (id: number): Buffer => {
@@ -209,10 +232,10 @@ t.test('a super-frame that the kernel would cut into fragments leaves only where
     return bytes;
   };
   const bench = new Bench();
-  const cases: [options: { protocol?: string; inject: boolean }, errno: number][] = [
-    [{ inject: true }, 0],
-    [{ inject: false }, EINVAL],
-    [{ inject: true, protocol: 'udp:520' }, EINVAL],
+  const cases: [options: { protocol?: string; right: SendRight }, errno: number][] = [
+    [{ right: 'inject' }, 0],
+    [{ right: 'write' }, EINVAL],
+    [{ right: 'inject', protocol: 'udp:520' }, EINVAL],
   ];
   for (const [options, errno] of cases) {
     const { id } = bench.tunnel(options);

@@ -65,7 +65,7 @@ export class FakeForwarder {
         frames: (session, message, end) => this.take(session, message, end),
         suspended: () => this.diary.add('suspended'),
         closed: () => this.closed(),
-        sent: () => [],
+        sent: () => [...this.rules.keys()].map((tunnel) => ({ tunnel, frames: 0 })),
         received: () => [...this.tunnels].map(([tunnel, { received }]) => ({ tunnel, sequence: received })),
       },
     });
@@ -123,6 +123,11 @@ export class FakeForwarder {
   sendInterfaces(...names: string[]): void {
     this.interfaces = names;
     this.session.send('interface-list', { interfaces: names });
+  }
+
+  /** The permissions are others. */
+  sendAgain(): void {
+    this.session.send('interface-list', { interfaces: this.interfaces, again: true });
   }
 
   sendFrames(...frames: Buffer[]): void {

@@ -27,6 +27,7 @@ export function makeRule(peer: Peer, text: string, more: Partial<Rule> = {}): Ru
     interface: 'eth0',
     protocol: parseProtocolAddress(text),
     scope: 'in',
+    claim: false,
     upTunnel: lastUpTunnel,
     symbol: 'eth0',
     credit: 1e9,

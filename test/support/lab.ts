@@ -242,7 +242,27 @@ export class Lab {
     return this.options.controls ?? ['ctl1'];
   }
 
-  async startForwarder(): Promise<void> {
+  /** Gives the forwarder these permissions while it runs, as `permissions` of the options. */
+  async permit(permissions: string): Promise<void> {
+    this.options = { ...this.options, permissions };
+    this.writeConfig();
+    await this.reload(/"permissions reloaded"/);
+  }
+
+  /** Has the forwarder read its configuration again, and waits for what it says about that. */
+  async reload(said: RegExp): Promise<void> {
+    const { forwarder } = this;
+    if (forwarder === null) throw new Error('no forwarder runs');
+    const before = forwarder.log.length;
+    signalProcess(forwarder.pid, 'SIGHUP');
+    await until(
+      () => said.test(forwarder.log.slice(before)),
+      10_000,
+      () => `no ${String(said)} in:\n${forwarder.log}`,
+    );
+  }
+
+  private writeConfig(): void {
     const digest = createHash('sha256').update(this.token).digest('hex');
     const tokens = this.controls.map((name) => `${name}: "sha256:${digest}"`).join(', ');
     const everything = this.controls.map(
@@ -260,6 +280,10 @@ ${this.options.permissions ?? everything.join('\n')}
 `,
     );
     writeFileSync(join(this.folder, 'token'), `${this.token}\n`);
+  }
+
+  async startForwarder(): Promise<void> {
+    this.writeConfig();
     const level = this.options.logLevel ?? 'info';
     this.forwarder = new Daemon([
       ...this.fwd.prefix,
@@ -313,7 +337,7 @@ ${this.options.permissions ?? everything.join('\n')}
   }
 
   /** Starts a program that ends with the lab at the latest. */
-  program(words: readonly string[], input: Buffer | string = ''): Program {
+  program(words: readonly string[], input: Buffer | string | null = ''): Program {
     const program = new Program(words, input);
     this.programs.push(program);
     return program;
