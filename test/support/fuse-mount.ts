@@ -8,6 +8,8 @@ import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmdirSync } from 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { describe } from '../../src/base/errors.js';
+import { loadFuseNative } from '../../src/fusefs/fuse-native-library.js';
 
 const SERVER = fileURLToPath(new URL('./fuse-server.js', import.meta.url));
 /** Nothing in these tests takes longer; whoever does is killed. */
@@ -15,6 +17,21 @@ const PATIENCE_MS = 8000;
 
 /** Options of a test that mounts. */
 export const rootOnly = process.getuid?.() === 0 ? {} : { skip: 'needs root' };
+
+/** Why fuse-native can't be used here, or null. What the host lacks and could get (libfuse 2) is no reason to skip. */
+function whyNoFuseNative(): string | null {
+  try {
+    loadFuseNative();
+    return null;
+  } catch (error) {
+    return describe(error).includes('libfuse2') ? null : describe(error);
+  }
+}
+
+const noFuseNative = whyNoFuseNative();
+
+/** Options of a test that mounts by fuse-native. */
+export const fuseNativeOnly = noFuseNative === null ? rootOnly : { skip: noFuseNative };
 
 export interface Outcome {
   readonly code: number | null;
