@@ -77,8 +77,12 @@ export type FuseNativeClass = new (
   options: FuseNativeOptions,
 ) => FuseNative;
 
+type Load = (name: string) => unknown;
+
+const require: Load = createRequire(import.meta.url);
+
 /** What to do about an error of loading, in one line. */
-export function whyNotLoaded(error: unknown): string {
+function whyNotLoaded(error: unknown): string {
   const text = describe(error).split('\n', 1)[0] ?? '';
   if (text.includes('libfuse.so.2')) return 'fuse-native needs libfuse 2 (apt-get install libfuse2)';
   if (text.startsWith("Cannot find module 'fuse-native'")) {
@@ -88,10 +92,20 @@ export function whyNotLoaded(error: unknown): string {
 }
 
 /** @throws {FwdfsError} host-lacks */
-export function loadFuseNative(load: (name: string) => unknown = createRequire(import.meta.url)): FuseNativeClass {
+export function loadFuseNative(load = require): FuseNativeClass {
   try {
     return load('fuse-native') as FuseNativeClass;
   } catch (error) {
     throw new FwdfsError('host-lacks', whyNotLoaded(error), { cause: error });
+  }
+}
+
+/** What is wrong with fuse-native on this host, in one line, or null. */
+export function whyNoFuseNative(load = require): string | null {
+  try {
+    load('fuse-native');
+    return null;
+  } catch (error) {
+    return whyNotLoaded(error);
   }
 }
