@@ -23,8 +23,8 @@ import { requestTimeout, timeoutSettings } from './request-timeout.js';
 
 /** How soon the end of a mount is noticed. */
 const WATCH_MS = 100;
-/** fuse-native cuts its options off behind 1,023 bytes; ours need less than 300 of them. */
-const MAX_SOURCE_BYTES = 512;
+/** fuse-native cuts its options off behind 1,023 bytes; the others need less than 300 of them, and an escape doubles a byte. */
+const MAX_SOURCE_BYTES = 256;
 const FD_CLOEXEC = 1;
 
 interface Serving extends Served {
@@ -49,7 +49,7 @@ export function optionList({ allowOther, readOnly }: FuseBackendOptions['options
 
 /** As libfuse's list of options takes it: commas would end it. */
 export function escapedSource(source: string): string {
-  const bytes = Buffer.from(source).subarray(0, MAX_SOURCE_BYTES / 2);
+  const bytes = Buffer.from(source).subarray(0, MAX_SOURCE_BYTES);
   return bytes.toString().replace(/[\\,]/g, '\\$&');
 }
 
@@ -95,6 +95,7 @@ export class FuseNativeServer implements FuseBackend {
     const fuse = new this.library(mountPoint, served.operations, {
       fsname: escapedSource(source),
       subtype: `${MOUNT_TYPE.replace('fuse.', '')},${optionList(options)}`,
+      // libfuse's own trace: it goes to stderr, whatever `trace` would do with a line.
       debug: trace !== undefined,
       timeout: false,
     });
