@@ -25,6 +25,8 @@ export const CHUNK_BYTES = 256 << 10;
 export const CHUNK_POOL_COUNT = 64;
 /** Largest FUSE READ and WRITE. */
 export const FUSE_MAX_IO_BYTES = 1 << 20;
+/** How long a read or write waits on a mount by fuse-native before it gives EINTR. */
+export const FUSE_NATIVE_PATIENCE_MS = 1_000;
 /** FUSE requests that one drain handles before timers and other descriptors get their turn. */
 export const FUSE_DRAIN_COUNT = 256;
 /** Packets that one receive call can bring. */

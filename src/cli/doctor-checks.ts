@@ -197,6 +197,20 @@ export const CHECKS: readonly Check[] = [
     probe: runs('/usr/bin/python3', '-c', 'import importlib.util as u, sys; sys.exit(u.find_spec("scapy") is None)'),
   },
   {
+    name: 'libfuse 2',
+    need: 'tests',
+    why: 'for the tests',
+    package: 'libfuse2',
+    probe: async () => (await import('../sys/libc.js')).whyNoLibrary('libfuse.so.2'),
+  },
+  {
+    name: 'fuse-native',
+    need: 'advice',
+    why: 'for -o fuse_backend=fuse-native',
+    command: 'apt-get install -y libfuse2 && npm install fuse-native',
+    probe: async () => (await import('../fusefs/fuse-native-library.js')).whyNoFuseNative(),
+  },
+  {
     name: 'ip_forward',
     need: 'advice',
     why: 'for a forwarder that routes',

@@ -3,6 +3,7 @@
  */
 import { resolve } from 'node:path';
 import { FwdfsError } from '../base/errors.js';
+import { type BackendName, BACKENDS } from '../fusefs/backend.js';
 
 interface OptionEntry {
   readonly value: string | null;
@@ -37,6 +38,7 @@ export const MOUNT_OPTIONS = {
   gid: { value: 'N', what: 'group of the files (default: 0)' },
   ro: { value: null, what: 'read-only: nothing can be written' },
   nonempty: { value: null, what: 'also on a directory that is not empty; what is in it is hidden meanwhile' },
+  fuse_backend: { value: 'NAME', what: `${BACKENDS.join(' or ')}, which lacks poll and more (default: own)` },
   log_file: { value: 'FILE', what: 'append the log to it (default: stderr with -f, else none)' },
 } as const satisfies Record<string, OptionEntry>;
 
@@ -77,6 +79,12 @@ export function idOption(values: MountOptionValues, name: 'uid' | 'gid'): number
   const text = values[name] ?? '0';
   if (!/^\d{1,10}$/.test(text)) throw new FwdfsError('bad-option', `mount option ${name}=${text} is no number`);
   return Number(text);
+}
+
+export function backendOption({ fuse_backend: wanted = 'own' }: MountOptionValues): BackendName {
+  const name = BACKENDS.find((backend) => backend === wanted);
+  if (name !== undefined) return name;
+  throw new FwdfsError('bad-option', `mount option fuse_backend=${wanted} is not ${BACKENDS.join(' or ')}`);
 }
 
 export function mountOptionsHelp(): string {

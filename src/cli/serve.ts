@@ -14,11 +14,12 @@ import { ControlDevice } from '../control/control-device.js';
 import type { ForwarderLink } from '../control/forwarder-link.js';
 import { loadForwarderConfig } from '../forwarder/config.js';
 import { Forwarder } from '../forwarder/forwarder.js';
+import type { FuseBackend } from '../fusefs/backend.js';
+import { makeBackend } from '../fusefs/backends.js';
 import { unmount } from '../fusefs/mount.js';
-import { FuseServer } from '../fusefs/server.js';
 import { isDeviceName } from '../sys/config-file.js';
 import { onStopSignal, UsageError } from './exit.js';
-import { fileOptions, idOption, type MountOptionValues } from './mount-options.js';
+import { backendOption, fileOptions, idOption, type MountOptionValues } from './mount-options.js';
 import { mountAt, pulseOf, silent } from './mounts.js';
 import { packageVersion } from './version.js';
 
@@ -109,9 +110,9 @@ async function prepareMountPoint(mountPoint: string, values: MountOptionValues, 
   }
 }
 
-function mountOrExplain(server: FuseServer): void {
+async function mountOrExplain(server: FuseBackend): Promise<void> {
   try {
-    server.mount();
+    await server.mount();
   } catch (error) {
     if (!(error instanceof SystemError) || (error.code !== 'EPERM' && error.code !== 'EACCES')) throw error;
     throw new Error(`mounting needs root (CAP_SYS_ADMIN and /dev/fuse): run it with sudo (${error.message})`, {
@@ -136,7 +137,7 @@ export async function serve({ source, mountPoint, values, traceFuse, log }: Serv
     complete: (forwarder) => complete(forwarder, values),
     log,
   });
-  const server = new FuseServer({
+  const server = await makeBackend(backendOption(values), {
     root: device.root,
     mountPoint,
     source,
@@ -160,7 +161,7 @@ export async function serve({ source, mountPoint, values, traceFuse, log }: Serv
   };
   const links: ForwarderLink[] = [];
   try {
-    mountOrExplain(server);
+    await mountOrExplain(server);
     server.onEnd = () => void end();
     onStopSignal(() => void server.unmount().then(end));
     for (const [name, forwarder] of config.forwarders) {

@@ -8,7 +8,7 @@
  *
  * A request is answered at once, or it is in `pending` under its id until exactly one of its ends comes: the file's answer,
  * an interrupt, or the end of serving. Reads wait in the order in which they came, one queue a handle; so do writes, with a
- * copy of their data, because the request's buffer is used again at once.
+ * copy of their data, because the request's buffer is used again at once. Patience, if it has a limit, ends like a signal.
  *
  * wake() only marks the handle. Marked handles are asked once the present work is done (a microtask), so that a batch of
  * packets costs one answer; what is marked meanwhile, or is more than FUSE_DRAIN_COUNT answers, waits for the next turn of
@@ -19,6 +19,7 @@ import { describe, errnoOf, FwdfsError, SystemError } from '../base/errors.js';
 import { FUSE_DRAIN_COUNT } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import { POLL } from '../sys/libc.js';
+import { ENDLESS, type Patience, PatienceTimer } from './patience.js';
 import { type Pending, PendingTable, WAIT } from './pending.js';
 import type { FileNode, OpenFile, SyncReason } from './tree.js';
 
@@ -59,15 +60,17 @@ export class HandleTable {
   private readonly log: Logger;
   private readonly handles = new Map<number, Handle>();
   private readonly pending = new PendingTable<Handle>();
+  private readonly patience: PatienceTimer<Handle>;
   private dirty: Handle[] = [];
   private served: Handle[] = [];
   private scheduled = false;
   private nextFh = 1;
   private stopping = false;
 
-  constructor(answers: Answers, log: Logger) {
+  constructor(answers: Answers, log: Logger, patience: Patience = ENDLESS) {
     this.answers = answers;
     this.log = log;
+    this.patience = new PatienceTimer(patience, this.pending, (id) => this.interrupt(id));
   }
 
   /** Files that are open. */
@@ -224,7 +227,7 @@ export class HandleTable {
       while (handle.writes[0] !== undefined) this.answers.written(this.pending.next(handle.writes), -ENODEV);
       this.tell(handle);
     }
-    for (const record of this.pending.promised()) {
+    for (const record of this.pending.all()) {
       if (record.kind === WAIT.OPEN && this.pending.settle(record)) this.answers.done(record.id, -ENODEV);
     }
   }
@@ -232,6 +235,7 @@ export class HandleTable {
   /** The kernel is gone: every file is released, nobody is answered. */
   end(): void {
     this.stopping = true;
+    this.patience.stop();
     this.pending.clear();
     const handles = [...this.handles.values()];
     this.handles.clear();

@@ -18,11 +18,15 @@ export interface Pending<Handle> {
   size: number;
   position: number;
   data: Buffer;
+  /** `now` of the table when it came. */
+  since: number;
 }
 
 export const NO_DATA = Buffer.alloc(0);
 
 export class PendingTable<Handle> {
+  /** Counts up as time goes by, where somebody cares; see patience.ts. */
+  now = 0;
   private readonly records = new Map<number, Pending<Handle>>();
   /** Records of answered reads and writes, for the next ones. */
   private readonly spare: Pending<Handle>[] = [];
@@ -39,7 +43,7 @@ export class PendingTable<Handle> {
     // A record that a promise refers to is never used again: `settle` tells records apart by identity.
     let record = kind <= WAIT.WRITE ? this.spare.pop() : undefined;
     if (record === undefined) {
-      record = { id, kind, handle, size, position, data };
+      record = { id, kind, handle, size, position, data, since: this.now };
     } else {
       record.id = id;
       record.kind = kind;
@@ -47,6 +51,7 @@ export class PendingTable<Handle> {
       record.size = size;
       record.position = position;
       record.data = data;
+      record.since = this.now;
     }
     this.records.set(id, record);
     return record;
@@ -71,9 +76,9 @@ export class PendingTable<Handle> {
     this.forget(record);
   }
 
-  /** The records of promises. */
-  *promised(): Generator<Pending<Handle>> {
-    for (const record of [...this.records.values()]) if (record.kind > WAIT.WRITE) yield record;
+  /** The records as of now: they may be answered meanwhile. */
+  all(): Pending<Handle>[] {
+    return [...this.records.values()];
   }
 
   clear(): void {

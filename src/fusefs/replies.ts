@@ -31,8 +31,9 @@ const { ENOENT, ENODEV, ECONNABORTED } = constants.errno;
 
 const HEADER = OUT_HEADER.bytes;
 /** What stat(2) recommends for reads and writes; Python's buffered files go by it. */
-const BLOCK_BYTES = 128 << 10;
-const NAME_BYTES = 255;
+export const BLOCK_BYTES = 128 << 10;
+/** Bytes of a name, limits.h. */
+export const NAME_BYTES = 255;
 
 const STREAM_FLAGS = FOPEN.DIRECT_IO | FOPEN.NONSEEKABLE | FOPEN.STREAM;
 

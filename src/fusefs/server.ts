@@ -1,38 +1,23 @@
 /**
- * A mounted file system: the mount, its session and their end.
+ * Our own backend: the mount, its session on /dev/fuse and their end.
  *
  *   mount() --> serving --+-- unmount(): readers get EOF --> umount, lazily if busy --> serve until the last close
  *                         |                                                                  |        (or the grace time)
  *                         +-- unmounted or aborted from outside --> onEnd                    v
  *                                              \------------------------------------> everything released, descriptor closed
- *
- * The process that serves must not use its own mount with blocking calls: it would wait for itself.
  */
 import { constants } from 'node:os';
 import { errnoName } from '../base/errors.js';
-import type { Logger } from '../base/log.js';
 import { sys } from '../sys/libc.js';
 import { readiness, type Source } from '../sys/readiness.js';
+import { type FuseBackend, type FuseBackendOptions, UNMOUNT_GRACE_MS } from './backend.js';
 import { fuseDevice } from './device.js';
-import { mount, type Mounted, type MountOptions, realMountPoint, unmount } from './mount.js';
+import { mount, type Mounted, realMountPoint, unmount } from './mount.js';
+import { requestTimeout, timeoutSettings } from './request-timeout.js';
 import { Session } from './session.js';
-import type { DirectoryNode, Owner } from './tree.js';
 
-/** How long those who have files open may go on after unmount(). */
-export const UNMOUNT_GRACE_MS = 2000;
 /** Timers can't wait longer; this one only keeps the process alive, which a signal handler does not. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
-
-export interface FuseServerOptions {
-  readonly root: DirectoryNode;
-  readonly mountPoint: string;
-  /** First column of /proc/mounts. */
-  readonly source: string;
-  readonly options: MountOptions & Owner;
-  readonly log: Logger;
-  /** Gets one line per request and reply; see trace.ts. */
-  readonly trace?: (line: string) => void;
-}
 
 interface Serving {
   readonly mounted: Mounted;
@@ -43,30 +28,26 @@ interface Serving {
   readonly alive: NodeJS.Timeout;
 }
 
-export class FuseServer {
-  /** Called when the mount was unmounted or aborted from outside, after every file was released. */
+export class FuseServer implements FuseBackend {
   onEnd: () => void = () => undefined;
-  private readonly options: FuseServerOptions;
+  private readonly options: FuseBackendOptions;
   private serving: Serving | undefined;
   private unmounting: Promise<void> | undefined;
   private ended: (() => void) | undefined;
 
-  constructor(options: FuseServerOptions) {
+  constructor(options: FuseBackendOptions) {
     this.options = options;
   }
 
-  /** Files that are open. */
   get openFiles(): number {
     return this.serving?.session.handles.size ?? 0;
   }
 
-  /** Requests that wait. */
   get waiting(): number {
     return this.serving?.session.handles.waiting ?? 0;
   }
 
-  /** Mounts and serves. The mount can be used when this returns. Throws what mount.ts throws. */
-  mount(): void {
+  async mount(): Promise<void> {
     const { root, source, options, log, trace } = this.options;
     if (this.serving !== undefined) return;
     const mountPoint = realMountPoint(this.options.mountPoint);
@@ -76,6 +57,7 @@ export class FuseServer {
       root,
       owner: options,
       readOnly: options.readOnly,
+      requestTimeout: requestTimeout(timeoutSettings(), true),
       log,
       ...(trace && { trace }),
       onEnd: (errno) => this.end(errno),
@@ -90,10 +72,6 @@ export class FuseServer {
     readiness.arm(this.serving.source);
   }
 
-  /**
-   * Ends the mount: blocked readers get the end of the file, the name is free at once, and what is still open is served
-   * until its last close, for UNMOUNT_GRACE_MS at most. Never hangs.
-   */
   unmount(): Promise<void> {
     this.unmounting ??= this.leave();
     return this.unmounting;

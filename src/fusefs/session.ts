@@ -36,11 +36,13 @@ import {
   SETATTR_IN,
   WRITE_IN,
 } from './abi.js';
+import { isGranted } from './attributes.js';
 import { type Device, REQUEST_BYTES } from './device.js';
 import { DirectoryTable } from './directories.js';
 import { HandleTable } from './handles.js';
 import { NodeTable } from './nodes.js';
-import { Replies } from './replies.js';
+import { NAME_BYTES, Replies } from './replies.js';
+import type { RequestTimeout } from './request-timeout.js';
 import { getU64 } from './struct.js';
 import { Trace } from './trace.js';
 import type { DirectoryNode, Owner } from './tree.js';
@@ -52,14 +54,9 @@ const MAJOR = 7;
 const MINOR = 31;
 const PAGE_BYTES = 4096;
 const HEADER = IN_HEADER.bytes;
-/** Longest time that the kernel lets a request go unanswered, seconds; without it a sysctl could end a blocked read. */
-const LONGEST_REQUEST_TIMEOUT_S = 65_535;
 /** RELEASEs that the kernel has under way at once, and from how many on it slows closers down. */
 const MAX_BACKGROUND = 64;
 const CONGESTION_THRESHOLD = 48;
-
-/** Bytes of a name, limits.h. */
-const NAME_MAX = 255;
 
 const WANTED: readonly number[] = Object.values(INIT_BIT);
 const MINIMAL = new Map([...BY_NUMBER.values()].map((opcode) => [opcode.number, minimalLength(opcode)]));
@@ -81,6 +78,8 @@ export interface SessionOptions {
   /** Owner of every file. */
   readonly owner: Owner;
   readonly readOnly: boolean;
+  /** What the kernel's own time-out asks of this session; see request-timeout.ts. */
+  readonly requestTimeout: RequestTimeout;
   readonly log: Logger;
   /** Gets one line per request and reply; see trace.ts. */
   readonly trace?: (line: string) => void;
@@ -102,7 +101,8 @@ export class Session {
     this.options = options;
     this.trace = options.trace && new Trace(options.trace);
     this.replies = new Replies(options.device, options.owner, options.log, this.trace);
-    this.handles = new HandleTable(this.replies, options.log);
+    const { patienceMs } = options.requestTimeout;
+    this.handles = new HandleTable(this.replies, options.log, { repeatableMs: patienceMs, promisedMs: patienceMs });
     this.nodes = new NodeTable(options.root);
   }
 
@@ -232,7 +232,9 @@ export class Session {
     const offered2 = extended ? buffer.readUInt32LE(at.flags2) : 0;
     let flags = 0;
     let flags2 = 0;
+    const { askS } = this.options.requestTimeout;
     for (const bit of WANTED) {
+      if (bit === INIT_BIT.REQUEST_TIMEOUT && askS === 0) continue;
       if (bit < 32) flags |= offered & (1 << bit);
       else flags2 |= offered2 & (1 << (bit - 32));
     }
@@ -247,14 +249,14 @@ export class Session {
       max_write: FUSE_MAX_IO_BYTES,
       time_gran: 1,
       max_pages: FUSE_MAX_IO_BYTES / PAGE_BYTES,
-      request_timeout: (flags2 & (1 << (INIT_BIT.REQUEST_TIMEOUT - 32))) !== 0 ? LONGEST_REQUEST_TIMEOUT_S : 0,
+      request_timeout: (flags2 & (1 << (INIT_BIT.REQUEST_TIMEOUT - 32))) !== 0 ? askS : 0,
     });
   }
 
   private lookup(unique: number, parent: number, length: number): void {
     const name = getName(this.buffer, HEADER, length);
     if (name === undefined) return void this.replies.empty(unique, -EINVAL);
-    if (length - HEADER - 1 > NAME_MAX) return void this.replies.empty(unique, -ENAMETOOLONG);
+    if (length - HEADER - 1 > NAME_BYTES) return void this.replies.empty(unique, -ENAMETOOLONG);
     const node = this.nodes.directory(parent).lookup(name);
     const nodeid = this.nodes.looked(parent, name, node);
     if (!this.replies.entry(unique, nodeid, node)) this.nodes.forget(nodeid, 1);
@@ -270,22 +272,20 @@ export class Session {
     }
   }
 
-  /**
-   * Times and sizes are accepted and not kept, as a device file would; rights and owners can't be changed from here. Giving
-   * a stream away is accepted without effect: `tcpdump -w` does it before it writes, and ends if it can't.
-   */
   private setattr(unique: number, nodeid: number): void {
     const { buffer } = this;
     const { at } = SETATTR_IN;
-    const { owner } = this.options;
     const node = this.nodes.get(nodeid);
     const valid = buffer.readUInt32LE(at.valid);
-    const owned =
-      (node.kind === 'file' && node.stream) ||
-      (((valid & FATTR.UID) === 0 || buffer.readUInt32LE(at.uid) === owner.uid) &&
-        ((valid & FATTR.GID) === 0 || buffer.readUInt32LE(at.gid) === owner.gid));
-    const same = owned && ((valid & FATTR.MODE) === 0 || (buffer.readUInt32LE(at.mode) & 0o7777) === node.mode);
-    if (same) this.replies.attr(unique, node);
+    const field = (flag: number, offset: number): number | undefined =>
+      (valid & flag) === 0 ? undefined : buffer.readUInt32LE(offset);
+    const mode = field(FATTR.MODE, at.mode);
+    const wish = {
+      mode: mode === undefined ? undefined : mode & 0o7777,
+      uid: field(FATTR.UID, at.uid),
+      gid: field(FATTR.GID, at.gid),
+    };
+    if (isGranted(node, this.options.owner, wish)) this.replies.attr(unique, node);
     else this.replies.empty(unique, -EPERM);
   }
 

@@ -104,6 +104,16 @@ export function must(syscall: string, result: number, about = ''): number {
   return result;
 }
 
+/** Why a shared library can't be loaded, or null. */
+export function whyNoLibrary(name: string): string | null {
+  try {
+    koffi.load(name).unload();
+    return null;
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+}
+
 /** Address of the first byte of a Buffer that the caller keeps referenced, as a number (user space is below 2^47). */
 export function addressOf(buffer: Buffer): number {
   return Number(koffi.address(buffer));
@@ -167,7 +177,7 @@ export const O = {
   SYNC: 0o4010000,
 } as const;
 
-export const F = { GETFD: 1, SETFD: 2, GETFL: 3, SETFL: 4, SETOWN: 8, SETOWN_EX: 15 } as const;
+export const F = { GETFD: 1, SETFD: 2, GETFL: 3, SETFL: 4, SETOWN: 8, SETOWN_EX: 15, DUPFD_CLOEXEC: 1030 } as const;
 
 export const POLL = { IN: 1, PRI: 2, OUT: 4, ERR: 8, HUP: 16, RDNORM: 0x40, WRNORM: 0x100 } as const;
 

@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
 import t from 'tap';
 import {
+  backendOption,
   fileOptions,
   idOption,
   MOUNT_OPTIONS,
@@ -35,6 +36,15 @@ t.test('users and groups are numbers', async (t) => {
   t.equal(idOption({}, 'uid'), 0);
   t.equal(idOption({ gid: '100' }, 'gid'), 100);
   t.throws(() => idOption({ uid: 'root' }, 'uid'), { code: 'bad-option' });
+});
+
+t.test('the FUSE backend is one of those there are, our own by default', async (t) => {
+  t.equal(backendOption({}), 'own');
+  t.equal(backendOption(parseMountOptions('fuse_backend=fuse-native')), 'fuse-native');
+  t.throws(() => backendOption({ fuse_backend: 'libfuse' }), {
+    code: 'bad-option',
+    message: /^mount option fuse_backend=libfuse is not own or fuse-native: /,
+  });
 });
 
 t.test('the help names every option', async (t) => {

@@ -3,7 +3,8 @@ import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { silent } from '../../src/base/log.js';
-import { FuseServer, UNMOUNT_GRACE_MS } from '../../src/fusefs/server.js';
+import { UNMOUNT_GRACE_MS } from '../../src/fusefs/backend.js';
+import { FuseServer } from '../../src/fusefs/server.js';
 import { abortConnection, connectionOf } from '../../src/fusefs/mount.js';
 import { demo } from '../support/fuse-demo.js';
 import { DemoMount, rootOnly, type Running, until } from '../support/fuse-mount.js';
@@ -29,11 +30,11 @@ function serverOn(mountPoint: string): FuseServer {
 
 t.test('mounting fails clearly where it can not', async (t) => {
   const directory = t.testdir({ file: 'x' });
-  t.throws(() => serverOn(join(directory, 'nothing')).mount(), {
+  await t.rejects(serverOn(join(directory, 'nothing')).mount(), {
     code: 'ENOENT',
     message: /^mount .*nothing: ENOENT$/,
   });
-  t.throws(() => serverOn(join(directory, 'file')).mount(), { code: 'ENOTDIR' });
+  await t.rejects(serverOn(join(directory, 'file')).mount(), { code: 'ENOTDIR' });
 });
 
 t.test('a stopped server gives blocked readers the end of the file and leaves nothing behind', rootOnly, async (t) => {
@@ -134,7 +135,7 @@ t.test('a dead server leaves a dead mount, and mounting over it says what to do'
   t.match((await cat.outcome).stderr, /Software caused connection abort/);
   await mount.ended();
   t.match((await mount.sh('ls $M')).stderr, /Transport endpoint is not connected/);
-  t.throws(() => serverOn(mount.directory).mount(), { code: 'ENOTCONN', message: /fwdfs umount/ });
+  await t.rejects(serverOn(mount.directory).mount(), { code: 'ENOTCONN', message: /fwdfs umount/ });
   t.equal(spawnSync('umount', [mount.directory]).status, 0);
 });
 
@@ -142,8 +143,8 @@ t.test('a mount point with blanks, reached through a symbolic link', rootOnly, a
   const directory = t.testdir({ 'a b': {}, link: t.fixture('symlink', 'a b') });
   writeFileSync(join(directory, 'a b', 'hidden'), '');
   const server = serverOn(join(directory, 'link'));
-  server.mount();
-  server.mount();
+  await server.mount();
+  await server.mount();
   t.ok(connectionOf(join(directory, 'a b')) !== undefined);
   await server.unmount();
   await server.unmount();

@@ -26,8 +26,16 @@ t.test('INIT', async (t) => {
     const out = decode(INIT_OUT, reply.message);
     t.match(out, { major: 7, minor: 31, max_readahead: 131072, max_write: 1 << 20, max_pages: 256, time_gran: 1 });
     t.equal(out.flags, (1 << 3) | (1 << 5) | (1 << 18) | (1 << 21) | (1 << 22) | (1 << 30));
-    t.equal(out.flags2, 1 << 10);
-    t.equal(out.request_timeout, 65535, 'no sysctl ends a blocked read');
+    t.equal(out.flags2, 0, 'no time-out of requests');
+    t.equal(out.request_timeout, 0);
+  });
+
+  await t.test('asks for the longest time-out where the kernel has one', async (t) => {
+    const options = { requestTimeout: { askS: 65_535, patienceMs: 0 } };
+    const out = decode(INIT_OUT, bench(options).ask('INIT', { values: KERNEL }).message);
+    t.match(out, { flags2: 1 << 10, request_timeout: 65_535 });
+    const older = decode(INIT_OUT, bench(options).ask('INIT', { values: { ...KERNEL, flags2: 0 } }).message);
+    t.match(older, { flags2: 0, request_timeout: 0 });
   });
 
   await t.test('takes nothing that the kernel does not offer', async (t) => {

@@ -80,6 +80,7 @@ export class Bench {
       root,
       owner: { uid: 0, gid: 0 },
       readOnly: false,
+      requestTimeout: { askS: 0, patienceMs: 0 },
       log: silent,
       onEnd: (errno) => this.ends.push(errno),
       ...options,

@@ -8,6 +8,7 @@ import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmdirSync } from 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { whyNoFuseNative } from '../../src/fusefs/fuse-native-library.js';
 
 const SERVER = fileURLToPath(new URL('./fuse-server.js', import.meta.url));
 /** Nothing in these tests takes longer; whoever does is killed. */
@@ -15,6 +16,13 @@ const PATIENCE_MS = 8000;
 
 /** Options of a test that mounts. */
 export const rootOnly = process.getuid?.() === 0 ? {} : { skip: 'needs root' };
+
+const noFuseNative = whyNoFuseNative();
+// What the host lacks and could get is no reason to skip: fwdfs doctor --fix --tests installs it.
+const isInstallable = noFuseNative?.includes('libfuse2') === true;
+
+/** Options of a test that mounts by fuse-native. */
+export const fuseNativeOnly = noFuseNative === null || isInstallable ? rootOnly : { skip: noFuseNative };
 
 export interface Outcome {
   readonly code: number | null;
@@ -31,8 +39,8 @@ export class Running {
 
   private readonly directory: string;
 
-  /** @param directory the mount point, `M` in its environment */
-  constructor(command: string, args: readonly string[], directory: string) {
+  /** @param directory the mount point, `M` in its environment @param patienceMs it is killed when it takes longer */
+  constructor(command: string, args: readonly string[], directory: string, patienceMs = PATIENCE_MS) {
     this.directory = directory;
     const start = process.hrtime.bigint();
     this.child = spawn(command, args, {
@@ -44,7 +52,7 @@ export class Running {
     let stderr = '';
     this.child.stdout?.setEncoding('latin1').on('data', (text: string) => (stdout += text));
     this.child.stderr?.setEncoding('latin1').on('data', (text: string) => (stderr += text));
-    const timer = setTimeout(() => this.kill('SIGKILL'), PATIENCE_MS);
+    const timer = setTimeout(() => this.kill('SIGKILL'), patienceMs);
     this.outcome = new Promise((resolve, reject) => {
       this.child.once('error', reject);
       this.child.once('close', (code, signal) => {
@@ -73,8 +81,13 @@ export class Running {
     return until(() => this.hasFile() && this.isWaiting());
   }
 
+  /** The function of the kernel that the process waits in. */
+  get wchan(): string {
+    return readFileSync(`/proc/${this.pid}/wchan`, 'latin1');
+  }
+
   private isWaiting(): boolean {
-    return readFileSync(`/proc/${this.pid}/wchan`, 'latin1') === 'request_wait_answer';
+    return this.wchan === 'request_wait_answer';
   }
 
   /** Reads links of /proc alone: nothing that touches the mount. */
@@ -133,8 +146,8 @@ export class DemoMount {
     return this.start('python3', ['-c', head + program]);
   }
 
-  start(command: string, args: readonly string[]): Running {
-    return new Running(command, args, this.directory);
+  start(command: string, args: readonly string[], patienceMs?: number): Running {
+    return new Running(command, args, this.directory, patienceMs);
   }
 
   get isMounted(): boolean {

@@ -2,6 +2,7 @@
 import { constants } from 'node:os';
 import { silent } from '../../src/base/log.js';
 import { type Answers, HandleTable } from '../../src/fusefs/handles.js';
+import type { Patience } from '../../src/fusefs/patience.js';
 import type { FileNode, OpenFile, OpenRequest, SyncReason } from '../../src/fusefs/tree.js';
 import { streamFile } from './fuse-demo.js';
 
@@ -90,9 +91,9 @@ export interface Scene {
   readonly fh: number;
 }
 
-export function scene(): Scene {
+export function scene(patience?: Patience): Scene {
   const told = new Told();
-  const table = new HandleTable(told, silent);
+  const table = new HandleTable(told, silent, patience);
   const file = new Puppet();
   const node = streamFile('/puppet', (request: OpenRequest) => {
     file.wake = request.wake;

@@ -1,14 +1,14 @@
 /**
- * Serves the demo tree: `node fuse-server.js MOUNTPOINT [ro] [trace]`. Prints `ready` when it is mounted and `ended` when
+ * Serves the demo tree: `node fuse-server.js MOUNTPOINT [fuse-native] [ro] [trace]`. Prints `ready` when it is mounted and `ended` when
  * somebody else unmounted it; unmounts on SIGTERM and when its standard input ends, so that no mount outlives its test.
  */
 import { silent } from '../../src/base/log.js';
-import { FuseServer } from '../../src/fusefs/server.js';
+import { makeBackend } from '../../src/fusefs/backends.js';
 import { demo } from './fuse-demo.js';
 
 const [mountPoint = '', ...words] = process.argv.slice(2);
 const { root } = demo();
-const server = new FuseServer({
+const server = await makeBackend(words.includes('fuse-native') ? 'fuse-native' : 'own', {
   root,
   mountPoint,
   source: 'demo',
@@ -28,5 +28,5 @@ const leave = (): void => {
 };
 process.on('SIGTERM', leave);
 process.stdin.on('end', leave).resume();
-server.mount();
+await server.mount();
 console.log('ready');
