@@ -25,7 +25,7 @@ import type { Device } from './device.js';
 import type { Answers } from './handles.js';
 import { encode, putU64, type Struct } from './struct.js';
 import type { Trace } from './trace.js';
-import type { FileNode, Node, Owner } from './tree.js';
+import { type FileNode, type Node, type Owner, shownMode } from './tree.js';
 
 const { ENOENT, ENODEV, ECONNABORTED } = constants.errno;
 
@@ -89,7 +89,7 @@ export class Replies implements Answers {
       atime: this.since,
       mtime: this.since,
       ctime: this.since,
-      mode: (directory ? S_IFDIR : S_IFREG) | node.mode,
+      mode: (directory ? S_IFDIR : S_IFREG) | shownMode(node, this.owner),
       // 1 also for directories: find(1) takes it for "unknown" and looks into each.
       nlink: 1,
       uid: this.owner.uid,

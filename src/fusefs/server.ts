@@ -9,7 +9,7 @@
  * The process that serves must not use its own mount with blocking calls: it would wait for itself.
  */
 import { constants } from 'node:os';
-import { errnoName } from '../base/errors.js';
+import { describe, errnoName, errnoOf } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import { sys } from '../sys/libc.js';
 import { readiness, type Source } from '../sys/readiness.js';
@@ -106,7 +106,13 @@ export class FuseServer {
     const gone = new Promise<void>((resolve) => {
       this.ended = resolve;
     });
-    if (!unmount(serving.mountPoint, false)) unmount(serving.mountPoint, true);
+    try {
+      if (!unmount(serving.mountPoint, false)) unmount(serving.mountPoint, true);
+    } catch (error) {
+      // Without a connection the name is still taken, but nobody waits at it any more.
+      this.options.log.error({ error: describe(error) }, 'the mount can not be taken down');
+      serving.session.end(errnoOf(error));
+    }
     const grace = setTimeout(() => {
       this.options.log.warn({ openFiles: this.openFiles }, 'files are still open: the mount ends without them');
       serving.session.end(constants.errno.ETIMEDOUT);

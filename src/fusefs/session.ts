@@ -43,7 +43,7 @@ import { NodeTable } from './nodes.js';
 import { Replies } from './replies.js';
 import { getU64 } from './struct.js';
 import { Trace } from './trace.js';
-import type { DirectoryNode, Owner } from './tree.js';
+import { type DirectoryNode, type Owner, shownMode } from './tree.js';
 
 const { EAGAIN, EINTR, EINVAL, EIO, ENAMETOOLONG, ENOENT, ENOSYS, ENOTTY, EPERM, EPROTO, EROFS } = constants.errno;
 
@@ -284,7 +284,8 @@ export class Session {
       (node.kind === 'file' && node.stream) ||
       (((valid & FATTR.UID) === 0 || buffer.readUInt32LE(at.uid) === owner.uid) &&
         ((valid & FATTR.GID) === 0 || buffer.readUInt32LE(at.gid) === owner.gid));
-    const same = owned && ((valid & FATTR.MODE) === 0 || (buffer.readUInt32LE(at.mode) & 0o7777) === node.mode);
+    const mode = buffer.readUInt32LE(at.mode) & 0o7777;
+    const same = owned && ((valid & FATTR.MODE) === 0 || mode === shownMode(node, owner));
     if (same) this.replies.attr(unique, node);
     else this.replies.empty(unique, -EPERM);
   }

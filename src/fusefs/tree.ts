@@ -10,9 +10,12 @@
 import { createHash } from 'node:crypto';
 import { FwdfsError } from '../base/errors.js';
 
+/** Whose the files are, and who else may use them. */
 export interface Owner {
   readonly uid: number;
   readonly gid: number;
+  /** The rights of the owner are group's and others' too, but for these bits. Without it: the bits that each node has. */
+  readonly umask?: number | undefined;
 }
 
 /** One line of a directory listing. */
@@ -52,6 +55,11 @@ export interface FileNode {
 }
 
 export type Node = DirectoryNode | FileNode;
+
+/** Permission bits of a node as stat(2) shows and the kernel checks them. */
+export function shownMode(node: Node, { umask }: Owner): number {
+  return umask === undefined ? node.mode : (((node.mode >> 6) & 7) * 0o111) & ~umask;
+}
 
 export interface OpenRequest {
   /** open(2) flags as FUSE gives them. */
