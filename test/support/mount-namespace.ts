@@ -11,9 +11,10 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { run, type Result } from './lab.js';
+import type tap from 'tap';
+import { run, type Result, signalProcess, until } from './lab.js';
 
 const PROJECT = fileURLToPath(new URL('../../../', import.meta.url));
 /** Who is nobody, on any Linux. */
@@ -116,7 +117,7 @@ export class MountNamespace {
   private isControlDevice(pid: number, mountPoint: string): boolean {
     try {
       const words = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
-      return words.includes(mountPoint) && dirname(words[1] ?? '') !== '.' && /fwdfs$/.test(words[1] ?? '');
+      return words.includes(mountPoint) && words[1]?.endsWith('fwdfs') === true;
     } catch {
       return false;
     }
@@ -131,4 +132,34 @@ export class MountNamespace {
     if (this.holder.exitCode === null && this.holder.signalCode === null) await once(this.holder, 'exit');
     rmdirSync(this.folder);
   }
+
+  /** An empty directory that belongs to nobody. */
+  async directoryOfNobody(): Promise<string> {
+    const directory = join(this.folder, 'fwd');
+    await this.must(`mkdir ${directory} && chown ${NOBODY}:${NOBODY} ${directory}`);
+    return directory;
+  }
+
+  /** A process of nobody's that uses something as the line `how` says, until it is ended. */
+  async user(how: string): Promise<{ pid: number; end: () => Promise<void> }> {
+    const file = join(this.folder, 'pid');
+    await this.must(`touch ${file} && chown ${NOBODY} ${file}`);
+    // Bounded, for the case that the test ends early.
+    const ended = this.asNobody(`${how} && echo $$ > ${file} && exec timeout 60 tail -f /dev/null`);
+    let pid = 0;
+    await until(async () => (pid = Number(await this.must(`cat ${file}`))) > 0);
+    const end = async (): Promise<void> => {
+      signalProcess(pid, 'SIGTERM');
+      await ended;
+    };
+    return { pid, end };
+  }
+}
+
+/** A namespace for a test as another user than root: a /dev/fuse for all, and a directory to mount on. */
+export async function userNamespace(test: Pick<typeof tap, 'teardown'>): Promise<{ ns: MountNamespace; dir: string }> {
+  const ns = await MountNamespace.start();
+  test.teardown(() => ns.stop());
+  await ns.openFuse();
+  return { ns, dir: await ns.directoryOfNobody() };
 }
