@@ -5,8 +5,10 @@
  * A check is tried, not guessed, where a try is cheap. Whatever may be missing is imported or run only by its own check.
  */
 import { execFile } from 'node:child_process';
-import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
+import { accessSync, constants, existsSync, readFileSync, statSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { describe } from '../base/errors.js';
+import { type Capability, hasCapability } from '../sys/capabilities.js';
 
 /** `run`: to run fwdfs and its demo; `tests`: to run its tests; `advice`: fine without, for some uses. */
 export type Need = 'run' | 'tests' | 'advice';
@@ -33,7 +35,6 @@ const AF_PACKET = 17;
 const SOCK_RAW = 3;
 /** ETH_P_ALL in network byte order. */
 const ETH_P_ALL = 0x0300;
-const CAPABILITIES = { CAP_NET_ADMIN: 12, CAP_NET_RAW: 13, CAP_SYS_ADMIN: 21 } as const;
 
 /** Tries a command. @returns what is wrong, or null */
 function attempt(command: string, ...args: string[]): Promise<string | null> {
@@ -72,21 +73,30 @@ const device = (path: string): (() => Promise<string | null>) =>
     return null;
   });
 
-function capability(name: keyof typeof CAPABILITIES, why: string): Check {
+function capability(name: Capability, why: string): Check {
   return {
     name,
     need: 'run',
     why,
     command: AS_ROOT,
-    probe: immediate(() => {
-      const mask = /^CapEff:\s*([0-9a-f]+)$/m.exec(textOf('/proc/self/status'))?.[1] ?? '0';
-      return (BigInt(`0x${mask}`) & (1n << BigInt(CAPABILITIES[name]))) === 0n ? 'this process does not have it' : null;
-    }),
+    probe: immediate(() => (hasCapability(name) ? null : 'this process does not have it')),
   };
 }
 
 function tool(name: string, need: Need, why: string, debianPackage: string, ...args: string[]): Check {
   return { name, need, why, package: debianPackage, probe: runs(name, ...args) };
+}
+
+/** The link by which mount(8) finds our helper. Making it is left to the user: it is outside of what is ours. */
+function mountHelper(name: string, why: string): Check {
+  const helper = fileURLToPath(new URL('../../../bin/mount.fwdfs', import.meta.url));
+  return {
+    name: `/sbin/${name}`,
+    need: 'advice',
+    why,
+    command: `ln -sf ${helper} /sbin/${name}`,
+    probe: immediate(() => (existsSync(`/sbin/${name}`) ? null : 'not there')),
+  };
 }
 
 /** A packet socket in a network namespace of its own, made by this process and left again. */
@@ -196,6 +206,19 @@ export const CHECKS: readonly Check[] = [
     package: 'python3-scapy',
     probe: runs('/usr/bin/python3', '-c', 'import importlib.util as u, sys; sys.exit(u.find_spec("scapy") is None)'),
   },
+  { name: 'fuse3', need: 'tests', why: 'for the tests', package: 'fuse3', probe: runs('fusermount3', '-V') },
+  tool('fusermount3', 'advice', 'to mount as another user than root', 'fuse3', '-V'),
+  {
+    name: '/dev/fuse for all',
+    need: 'advice',
+    why: 'to mount as another user than root',
+    command: 'chmod 0666 /dev/fuse',
+    probe: immediate(() =>
+      (statSync('/dev/fuse').mode & 0o006) === 0o006 ? null : 'not readable and writable by all',
+    ),
+  },
+  mountHelper('mount.fwdfs', 'for mount -t fwdfs and /etc/fstab'),
+  mountHelper('mount.fuse.fwdfs', 'for mount -t fuse.fwdfs'),
   {
     name: 'libfuse 2',
     need: 'tests',

@@ -4,10 +4,11 @@ import { describe } from '../base/errors.js';
 import { action, onStopSignal } from './exit.js';
 
 async function run(options: { config: string }, command: Command): Promise<void> {
-  const [{ Forwarder }, { loadForwarderConfig }, { makeLogger }] = await Promise.all([
+  const [{ Forwarder }, { loadForwarderConfig }, { makeLogger }, { notifyReady }] = await Promise.all([
     import('../forwarder/forwarder.js'),
     import('../forwarder/config.js'),
     import('./log.js'),
+    import('../sys/notify.js'),
   ]);
   const log = makeLogger(command.optsWithGlobals<{ logLevel: string }>().logLevel);
   const forwarder = new Forwarder(loadForwarderConfig(options.config), log);
@@ -20,6 +21,7 @@ async function run(options: { config: string }, command: Command): Promise<void>
     }
   });
   await forwarder.start();
+  notifyReady();
   await stopped;
   await forwarder.stop();
   process.exit(0);

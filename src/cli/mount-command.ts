@@ -20,35 +20,45 @@ const BACKGROUND = 'FWDFS_BACKGROUND';
 /** The log may hold names and addresses that are not everybody's business. */
 const LOG_MODE = 0o640;
 
-export interface MountFlags {
+interface MountFlags {
   readonly foreground?: boolean;
   readonly options?: string[];
   readonly traceFuse?: boolean;
   readonly logLevel: string;
 }
 
+/** A command line that mounts, taken apart. */
+export interface MountRun {
+  /** A configuration file, or NAME=URL[,NAME=URL…]. */
+  readonly source: string;
+  readonly mountPoint: string;
+  readonly values: MountOptionValues;
+  readonly foreground: boolean;
+  readonly traceFuse: boolean;
+  readonly logLevel: string;
+}
+
 const inBackground = (): boolean => process.env[BACKGROUND] !== undefined;
 
-async function serveHere(
-  source: string,
-  mountPoint: string,
-  values: MountOptionValues,
-  flags: MountFlags,
-): Promise<void> {
+async function serveHere({ source, mountPoint, values, traceFuse, logLevel }: MountRun): Promise<void> {
   const background = inBackground();
   const tell = (text: string): void => {
     if (background) writeSync(STARTER_FD, text);
   };
   const { makeLogger } = await import('./log.js');
   const { serve } = await import('./serve.js');
+  const { notifyReady } = await import('../sys/notify.js');
   // In the background stderr is the log file already.
-  const log = makeLogger(flags.logLevel, background ? undefined : values.log_file);
+  const log = makeLogger(logLevel, background ? undefined : values.log_file);
   process.once('uncaughtExceptionMonitor', (error) => tell(errorLine(error)));
   try {
-    const warnings = await serve({ source, mountPoint, values, traceFuse: flags.traceFuse === true, log });
+    const warnings = await serve({ source, mountPoint, values, traceFuse, log });
     for (const warning of warnings) tell(`fwdfs: ${warning}\n`);
     tell(READY);
-    if (!background) return;
+    if (!background) {
+      notifyReady();
+      return;
+    }
     closeSync(STARTER_FD);
     process.chdir('/');
   } catch (error) {
@@ -85,6 +95,12 @@ async function serveInBackground(values: MountOptionValues): Promise<void> {
   process.exitCode = (await ended) ?? EXIT_FAILED;
 }
 
+/** Mounts; the background process comes here by the same command line. */
+export async function runMount(run: MountRun): Promise<void> {
+  if (run.foreground || inBackground()) await serveHere(run);
+  else await serveInBackground(run.values);
+}
+
 export function addMountCommand(program: Command): void {
   program
     .command('mount')
@@ -114,9 +130,14 @@ Examples:
     .action(
       action(async (source: string, mountPoint: string, _options: unknown, command: Command) => {
         const flags = command.optsWithGlobals<MountFlags>();
-        const values = parseMountOptions((flags.options ?? []).join(','));
-        if (flags.foreground === true || inBackground()) await serveHere(source, mountPoint, values, flags);
-        else await serveInBackground(values);
+        await runMount({
+          source,
+          mountPoint,
+          values: parseMountOptions((flags.options ?? []).join(',')),
+          foreground: flags.foreground === true,
+          traceFuse: flags.traceFuse === true,
+          logLevel: flags.logLevel,
+        });
       }),
     );
 }

@@ -10,22 +10,15 @@ interface OptionEntry {
   readonly what: string;
 }
 
-/** Options that mount(8) and fstab pass on and that mean nothing here. */
-const IGNORED = new Set([
-  'rw',
-  'defaults',
-  'noauto',
-  'auto',
-  'nofail',
-  '_netdev',
-  'user',
-  'dev',
-  'suid',
-  'nodev',
-  'nosuid',
-  'exec',
-  'noexec',
-]);
+/**
+ * Options that mount(8) and fstab pass on and that mean nothing here: nothing in a mount is a program or a device, whatever
+ * they say of that, and no file keeps times.
+ */
+const IGNORED = new Set(
+  `defaults auto noauto nofail _netdev user nouser users owner group uhelper comment silent loud
+  dev nodev suid nosuid exec noexec sync async dirsync iversion noiversion mand nomand
+  atime noatime diratime nodiratime relatime norelatime strictatime nostrictatime lazytime nolazytime`.split(/\s+/),
+);
 
 export const MOUNT_OPTIONS = {
   name: { value: 'NAME', what: "name of this control device (default: the configuration's, or the host name)" },
@@ -34,8 +27,12 @@ export const MOUNT_OPTIONS = {
   cert: { value: 'FILE', what: 'PEM file with the certificate of this control device' },
   key: { value: 'FILE', what: 'PEM file with its key' },
   allow_other: { value: null, what: 'others may use the files too, as mode bits and ownership allow' },
-  uid: { value: 'N', what: 'owner of the files (default: 0)' },
-  gid: { value: 'N', what: 'group of the files (default: 0)' },
+  uid: { value: 'N', what: 'owner of the files (default: the user who mounts)' },
+  gid: { value: 'N', what: 'group of the files (default: that of the user who mounts)' },
+  umask: {
+    value: 'MODE',
+    what: 'what the owner may do, all may do but for these bits, octal (default: the owner alone)',
+  },
   ro: { value: null, what: 'read-only: nothing can be written' },
   nonempty: { value: null, what: 'also on a directory that is not empty; what is in it is hidden meanwhile' },
   fuse_backend: { value: 'NAME', what: `${BACKENDS.join(' or ')}, which lacks poll and more (default: own)` },
@@ -49,14 +46,24 @@ function isOption(name: string): name is MountOptionName {
   return Object.hasOwn(MOUNT_OPTIONS, name);
 }
 
-/** Parses `a,b=c`; files become absolute paths. @throws FwdfsError bad-option: unknown, or without its value */
-export function parseMountOptions(text: string): MountOptionValues {
+/**
+ * Parses `a,b=c`; files become absolute paths. Of `ro` and `rw` the last one counts. `sloppy`: what is unknown is ignored.
+ * @throws FwdfsError bad-option: unknown, or without its value
+ */
+export function parseMountOptions(text: string, sloppy = false): MountOptionValues {
   const values: MountOptionValues = {};
   for (const part of text.split(',').filter((word) => word !== '')) {
     const equals = part.indexOf('=');
     const name = equals < 0 ? part : part.slice(0, equals);
-    if (IGNORED.has(name) || name.startsWith('x-')) continue;
-    if (!isOption(name)) throw new FwdfsError('bad-option', `unknown mount option ${name}`);
+    if (IGNORED.has(name) || /^x-/i.test(name)) continue;
+    if (name === 'rw') {
+      delete values.ro;
+      continue;
+    }
+    if (!isOption(name)) {
+      if (sloppy) continue;
+      throw new FwdfsError('bad-option', `unknown mount option ${name}`);
+    }
     const form = MOUNT_OPTIONS[name].value;
     const value = equals < 0 ? '' : part.slice(equals + 1);
     if ((form !== null) !== (value !== '') || (form === null && equals >= 0)) {
@@ -74,9 +81,10 @@ export function fileOptions(values: MountOptionValues): [MountOptionName, string
   );
 }
 
-/** A number of users or groups. */
+/** A number of users or groups; without the option, that of this process. */
 export function idOption(values: MountOptionValues, name: 'uid' | 'gid'): number {
-  const text = values[name] ?? '0';
+  const text = values[name];
+  if (text === undefined) return (name === 'uid' ? process.getuid?.() : process.getgid?.()) ?? 0;
   if (!/^\d{1,10}$/.test(text)) throw new FwdfsError('bad-option', `mount option ${name}=${text} is no number`);
   return Number(text);
 }
@@ -93,4 +101,13 @@ export function mountOptionsHelp(): string {
     return `  ${left.padEnd(18)} ${what}`;
   });
   return `\nMount options:\n${lines.join('\n')}`;
+}
+
+/** Permission bits, as umask(1) writes them. */
+export function umaskOption({ umask }: MountOptionValues): number | undefined {
+  if (umask === undefined) return undefined;
+  if (!/^0?[0-7]{1,3}$/.test(umask)) {
+    throw new FwdfsError('bad-option', `mount option umask=${umask} is no octal number such as 022`);
+  }
+  return Number.parseInt(umask, 8);
 }

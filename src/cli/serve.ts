@@ -7,7 +7,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { accessSync, constants, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { errnoName, errnoOf, SystemError } from '../base/errors.js';
+import { errnoName, errnoOf } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import { isShortForm, loadControlConfig, parseSource, type RemoteForwarder } from '../control/config.js';
 import { ControlDevice } from '../control/control-device.js';
@@ -18,8 +18,9 @@ import type { FuseBackend } from '../fusefs/backend.js';
 import { makeBackend } from '../fusefs/backends.js';
 import { unmount } from '../fusefs/mount.js';
 import { isDeviceName } from '../sys/config-file.js';
+import { holdDirectory } from '../sys/directory-lock.js';
 import { onStopSignal, UsageError } from './exit.js';
-import { backendOption, fileOptions, idOption, type MountOptionValues } from './mount-options.js';
+import { backendOption, fileOptions, idOption, type MountOptionValues, umaskOption } from './mount-options.js';
 import { mountAt, pulseOf, silent } from './mounts.js';
 import { packageVersion } from './version.js';
 
@@ -90,34 +91,52 @@ function checkOptions(source: string, values: MountOptionValues): void {
   }
 }
 
-/** Refuses a mount point that can't be one, and clears away a mount of ours that a crash left behind. */
-async function prepareMountPoint(mountPoint: string, values: MountOptionValues, log: Logger): Promise<void> {
-  const mounted = mountAt(mountPoint);
-  if (mounted !== undefined) {
+function taken(mounted: string): Error {
+  return new Error(`${mounted} is a mount of fwdfs already: use another directory, or fwdfs umount ${mounted}`);
+}
+
+/** Clears away mounts of ours that crashes left behind. */
+async function clearMountPoint(mountPoint: string, log: Logger): Promise<void> {
+  for (let mounted = mountAt(mountPoint); mounted !== undefined; mounted = mountAt(mountPoint)) {
     const pulse = await pulseOf(mounted);
     if (pulse === 'silent') throw silent(mounted);
-    if (pulse === 'alive') {
-      throw new Error(`${mounted} is a mount of fwdfs already: use another directory, or fwdfs umount ${mounted}`);
+    if (pulse === 'alive') throw taken(mounted);
+    try {
+      unmount(mounted, true);
+    } catch (cause) {
+      throw new Error(`a dead mount is in the way that this user can't end: sudo fwdfs umount ${mounted}`, { cause });
     }
-    unmount(mounted, true);
     log.warn({ mountPoint: mounted }, 'a dead mount was cleared away');
-  }
-  const stats = statSync(mountPoint, { throwIfNoEntry: false });
-  if (stats === undefined) throw new Error(`${mountPoint} is not there: mkdir ${mountPoint}`);
-  if (!stats.isDirectory()) throw new Error(`${mountPoint} is no directory: expected an empty one`);
-  if (values.nonempty === undefined && readdirSync(mountPoint).length > 0) {
-    throw new Error(`${mountPoint} is not empty: use an empty directory, or -o nonempty to hide what is there`);
   }
 }
 
-async function mountOrExplain(server: FuseBackend): Promise<void> {
+/** Refuses a mount point that can't be one. */
+function checkMountPoint(mountPoint: string, values: MountOptionValues): void {
   try {
-    await server.mount();
+    const stats = statSync(mountPoint, { throwIfNoEntry: false });
+    if (stats === undefined) throw new Error(`${mountPoint} is not there: mkdir ${mountPoint}`);
+    if (!stats.isDirectory()) throw new Error(`${mountPoint} is no directory: expected an empty one`);
+    if (values.nonempty === undefined && readdirSync(mountPoint).length > 0) {
+      throw new Error(`${mountPoint} is not empty: use an empty directory, or -o nonempty to hide what is there`);
+    }
   } catch (error) {
-    if (!(error instanceof SystemError) || (error.code !== 'EPERM' && error.code !== 'EACCES')) throw error;
-    throw new Error(`mounting needs root (CAP_SYS_ADMIN and /dev/fuse): run it with sudo (${error.message})`, {
+    if (!(error instanceof Error) || !('errno' in error)) throw error;
+    throw new Error(`${mountPoint} can't be looked at (${errnoName(errnoOf(error))}): use a directory of your own`, {
       cause: error,
     });
+  }
+}
+
+/** Mounts unless somebody else does at the same time: the second one would hide the mount of the first. */
+async function mountAlone(server: FuseBackend, mountPoint: string): Promise<void> {
+  const release = holdDirectory(mountPoint);
+  if (release === undefined) throw new Error(`${mountPoint} is being mounted by another fwdfs: use another directory`);
+  try {
+    const mounted = mountAt(mountPoint);
+    if (mounted !== undefined) throw taken(mounted);
+    await server.mount();
+  } finally {
+    release();
   }
 }
 
@@ -128,7 +147,8 @@ async function mountOrExplain(server: FuseBackend): Promise<void> {
 export async function serve({ source, mountPoint, values, traceFuse, log }: ServeOptions): Promise<string[]> {
   checkOptions(source, values);
   const config = isShortForm(source) ? parseSource(source) : loadControlConfig(source);
-  await prepareMountPoint(mountPoint, values, log);
+  await clearMountPoint(mountPoint, log);
+  checkMountPoint(mountPoint, values);
   const integrated: Integrated[] = [];
   const control = values.name ?? config.name;
   const device = new ControlDevice({
@@ -146,6 +166,7 @@ export async function serve({ source, mountPoint, values, traceFuse, log }: Serv
       readOnly: values.ro !== undefined,
       uid: idOption(values, 'uid'),
       gid: idOption(values, 'gid'),
+      umask: umaskOption(values),
     },
     log,
     ...(traceFuse ? { trace: (line: string): void => void process.stderr.write(`${line}\n`) } : {}),
@@ -161,7 +182,7 @@ export async function serve({ source, mountPoint, values, traceFuse, log }: Serv
   };
   const links: ForwarderLink[] = [];
   try {
-    await mountOrExplain(server);
+    await mountAlone(server, mountPoint);
     server.onEnd = () => void end();
     onStopSignal(() => void server.unmount().then(end));
     for (const [name, forwarder] of config.forwarders) {

@@ -1,27 +1,22 @@
 /**
  * `fwdfs umount`: never hangs, whatever its readers and its control device do.
  *
- * Nothing here asks the server anything: umount2(2) does not, other than umount(8), which looks at the mount first. Where
- * the mount is busy, a child process finds out how its control device is:
+ * Nothing here asks the server anything: neither umount2(2) nor fusermount3 does (fusefs/mount.ts), other than umount(8),
+ * which looks at the mount first. Where the mount is busy, a child process finds out how its control device is:
  *
- *     umount2(0) --> unmounted
- *         | EBUSY
+ *     unmount --> unmounted
+ *         | busy
  *         +-- alive:  stays mounted, exit 1: who uses it, and -l
- *         +-- dead:   umount2(MNT_DETACH): what is open there can't be used any more
- *         +-- silent: umount2(MNT_FORCE) ends the connection, readers get ECONNABORTED; then MNT_DETACH
- *     -l: umount2(MNT_DETACH) at once: who has files open goes on, the control device ends after the last close
+ *         +-- dead:   unmounted lazily: what is open there can't be used any more
+ *         +-- silent: its connection is ended, readers get ECONNABORTED; then lazily
+ *     -l: lazily at once: who has files open goes on, the control device ends after the last close
  */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
-import { constants } from 'node:os';
 import type { Command } from 'commander';
 import { SystemError } from '../base/errors.js';
 import { action } from './exit.js';
 import { fwdfsMounts, mountAt, pulseOf } from './mounts.js';
 
-const { EBUSY, EPERM } = constants.errno;
-const MNT_FORCE = 1;
-const MNT_DETACH = 2;
-const UMOUNT_NOFOLLOW = 8;
 /** Processes that an error names. */
 const MAX_NAMED_USERS = 3;
 
@@ -76,28 +71,23 @@ async function umount(argument: string, flags: UmountFlags): Promise<void> {
     const known = mounts.length === 0 ? 'there is none' : `there are ${mounts.join(', ')}`;
     throw new Error(`${argument} is no mount of fwdfs: ${known}`);
   }
-  const { sys } = await import('../sys/libc.js');
-  /** @returns false where the mount is busy */
-  const umount2 = (how: number): boolean => {
-    const errno = -sys.umount2(mountPoint, how | UMOUNT_NOFOLLOW);
-    if (errno <= 0) return true;
-    if (errno === EPERM)
-      throw new Error(`${mountPoint} can't be unmounted without root: sudo fwdfs umount ${argument}`);
-    if (errno !== EBUSY) throw new SystemError('umount', errno, mountPoint);
-    return false;
-  };
-  if (flags.lazy === true) {
-    umount2(MNT_DETACH);
-    return;
+  const { breakConnection, unmount } = await import('../fusefs/mount.js');
+  try {
+    if (unmount(mountPoint, flags.lazy === true)) return;
+    const pulse = await pulseOf(mountPoint);
+    if (pulse === 'alive') throw busy(mountPoint);
+    if (pulse === 'silent') {
+      process.stderr.write(
+        breakConnection(mountPoint)
+          ? 'fwdfs: the control device did not answer: its connection was ended, open files with it\n'
+          : 'fwdfs: the control device does not answer: who has files open waits until it is continued or killed\n',
+      );
+    }
+    unmount(mountPoint, true);
+  } catch (error) {
+    if (!(error instanceof SystemError) || error.code !== 'EPERM') throw error;
+    throw new Error(`${mountPoint} can't be unmounted by this user: sudo fwdfs umount ${argument}`, { cause: error });
   }
-  if (umount2(0)) return;
-  const pulse = await pulseOf(mountPoint);
-  if (pulse === 'alive') throw busy(mountPoint);
-  if (pulse === 'silent') {
-    umount2(MNT_FORCE);
-    process.stderr.write('fwdfs: the control device did not answer: its connection was ended, open files with it\n');
-  }
-  umount2(MNT_DETACH);
 }
 
 export function addUmountCommand(program: Command): void {

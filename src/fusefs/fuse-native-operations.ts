@@ -13,7 +13,7 @@ import { FUSE_MAX_IO_BYTES } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import { O } from '../sys/libc.js';
 import { S_IFDIR, S_IFREG } from './abi.js';
-import { isGranted, type Wish } from './attributes.js';
+import { isGranted, shownMode, type Wish } from './attributes.js';
 import type { Done, FuseNativeOperations, FuseNativeStat } from './fuse-native-library.js';
 import { type Answers, HandleTable } from './handles.js';
 import type { Patience } from './patience.js';
@@ -116,7 +116,7 @@ export function serveOperations(
 
   const statOf = (node: Node): FuseNativeStat => ({
     ino: node.ino,
-    mode: (node.kind === 'directory' ? S_IFDIR : S_IFREG) | node.mode,
+    mode: (node.kind === 'directory' ? S_IFDIR : S_IFREG) | shownMode(node, owner),
     size: node.kind === 'directory' ? 0 : node.size,
     nlink: 1,
     ...owner,

@@ -21,6 +21,7 @@ import {
   STATFS_OUT,
   WRITE_OUT,
 } from './abi.js';
+import { shownMode } from './attributes.js';
 import type { Device } from './device.js';
 import type { Answers } from './handles.js';
 import { encode, putU64, type Struct } from './struct.js';
@@ -90,7 +91,7 @@ export class Replies implements Answers {
       atime: this.since,
       mtime: this.since,
       ctime: this.since,
-      mode: (directory ? S_IFDIR : S_IFREG) | node.mode,
+      mode: (directory ? S_IFDIR : S_IFREG) | shownMode(node, this.owner),
       // 1 also for directories: find(1) takes it for "unknown" and looks into each.
       nlink: 1,
       uid: this.owner.uid,

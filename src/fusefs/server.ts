@@ -7,7 +7,7 @@
  *                                              \------------------------------------> everything released, descriptor closed
  */
 import { constants } from 'node:os';
-import { errnoName } from '../base/errors.js';
+import { describe, errnoName, errnoOf } from '../base/errors.js';
 import { sys } from '../sys/libc.js';
 import { readiness, type Source } from '../sys/readiness.js';
 import { type FuseBackend, type FuseBackendOptions, UNMOUNT_GRACE_MS } from './backend.js';
@@ -84,7 +84,13 @@ export class FuseServer implements FuseBackend {
     const gone = new Promise<void>((resolve) => {
       this.ended = resolve;
     });
-    if (!unmount(serving.mountPoint, false)) unmount(serving.mountPoint, true);
+    try {
+      if (!unmount(serving.mountPoint, false)) unmount(serving.mountPoint, true);
+    } catch (error) {
+      // Without a connection the name is still taken, but nobody waits at it any more.
+      this.options.log.error({ error: describe(error) }, 'the mount can not be taken down');
+      serving.session.end(errnoOf(error));
+    }
     const grace = setTimeout(() => {
       this.options.log.warn({ openFiles: this.openFiles }, 'files are still open: the mount ends without them');
       serving.session.end(constants.errno.ETIMEDOUT);

@@ -10,9 +10,12 @@
 import { createHash } from 'node:crypto';
 import { FwdfsError } from '../base/errors.js';
 
+/** Whose the files are, and who else may use them. */
 export interface Owner {
   readonly uid: number;
   readonly gid: number;
+  /** The rights of the owner are group's and others' too, but for these bits. Without it: the bits that each node has. */
+  readonly umask?: number | undefined;
 }
 
 /** One line of a directory listing. */

@@ -25,12 +25,14 @@ const c = {
   fcntl: libc.func('int fcntl(int fd, int command, long arg)'),
   fcntlPtr: libc.func('int fcntl(int fd, int command, void *arg)'),
   socket: libc.func('int socket(int family, int type, int protocol)'),
+  socketpair: libc.func('int socketpair(int family, int type, int protocol, void *fds)'),
   bind: libc.func('int bind(int fd, const void *address, unsigned int length)'),
   send: libc.func('long send(int fd, const void *buf, size_t count, int flags)'),
   recv: libc.func('long recv(int fd, void *buf, size_t count, int flags)'),
   sendto: libc.func(
     'long sendto(int fd, const void *buf, size_t count, int flags, const void *to, unsigned int length)',
   ),
+  recvmsg: libc.func('long recvmsg(int fd, void *msghdr, int flags)'),
   recvmmsg: libc.func('int recvmmsg(int fd, void *msgvec, unsigned int count, int flags, void *timeout)'),
   sendmmsg: libc.func('int sendmmsg(int fd, void *msgvec, unsigned int count, int flags)'),
   setsockopt: libc.func('int setsockopt(int fd, int level, int name, const void *value, unsigned int length)'),
@@ -39,6 +41,7 @@ const c = {
   poll: libc.func('int poll(void *fds, unsigned long count, int timeout)'),
   mmap: libc.func('void *mmap(void *address, size_t length, int protection, int flags, int fd, long offset)'),
   munmap: libc.func('int munmap(void *address, size_t length)'),
+  flock: libc.func('int flock(int fd, int operation)'),
   setns: libc.func('int setns(int fd, int type)'),
   unshare: libc.func('int unshare(int flags)'),
   mount: libc.func(
@@ -65,11 +68,16 @@ export const sys = {
   fcntl: (fd: number, command: number, arg: number): number => err(c.fcntl(fd, command, arg)),
   fcntlBuffer: (fd: number, command: number, arg: Buffer): number => err(c.fcntlPtr(fd, command, arg)),
   socket: (family: number, type: number, protocol: number): number => err(c.socket(family, type, protocol)),
+  /** @param fds 8 bytes, where the two descriptors land */
+  socketpair: (family: number, type: number, protocol: number, fds: Buffer): number =>
+    err(c.socketpair(family, type, protocol, fds)),
   bind: (fd: number, address: Buffer): number => err(c.bind(fd, address, address.length)),
   send: (fd: number, buffer: Buffer, count: number, flags: number): number => err(c.send(fd, buffer, count, flags)),
   recv: (fd: number, buffer: Buffer, count: number, flags: number): number => err(c.recv(fd, buffer, count, flags)),
   sendto: (fd: number, buffer: Buffer, count: number, flags: number, to: Buffer): number =>
     err(c.sendto(fd, buffer, count, flags, to, to.length)),
+  /** @param msghdr struct msghdr (56 bytes) */
+  recvmsg: (fd: number, msghdr: Buffer, flags: number): number => err(c.recvmsg(fd, msghdr, flags)),
   /** @param msgvec array of struct mmsghdr (64 bytes each) */
   recvmmsg: (fd: number, msgvec: Buffer, count: number, flags: number): number =>
     err(c.recvmmsg(fd, msgvec, count, flags, null)),
@@ -83,6 +91,7 @@ export const sys = {
   getsockname: (fd: number, address: Buffer, length: Buffer): number => err(c.getsockname(fd, address, length)),
   /** @param fds array of struct pollfd (8 bytes each) @param timeout milliseconds, 0 returns at once */
   poll: (fds: Buffer, count: number, timeout: number): number => err(c.poll(fds, count, timeout)),
+  flock: (fd: number, operation: number): number => err(c.flock(fd, operation)),
   setns: (fd: number, type: number): number => err(c.setns(fd, type)),
   unshare: (flags: number): number => err(c.unshare(flags)),
   mount: (source: string, target: string, type: string, flags: number, data: string): number =>

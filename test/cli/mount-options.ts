@@ -7,6 +7,7 @@ import {
   MOUNT_OPTIONS,
   mountOptionsHelp,
   parseMountOptions,
+  umaskOption,
 } from '../../src/cli/mount-options.js';
 
 t.test('options are parsed, and files become absolute paths', async (t) => {
@@ -23,7 +24,20 @@ t.test('options are parsed, and files become absolute paths', async (t) => {
 });
 
 t.test('what mount(8) and fstab pass on is ignored', async (t) => {
-  t.same(parseMountOptions('rw,_netdev,noauto,nofail,user,nosuid,x-systemd.automount'), {});
+  const passed =
+    'rw,_netdev,noauto,nofail,user,users,owner,group,nosuid,nodev,noexec,exec,x-systemd.automount,X-mount.mkdir,' +
+    'comment=a=b,user=me,noatime,relatime,lazytime,sync,async,dirsync,defaults';
+  t.same(parseMountOptions(passed), {});
+});
+
+t.test('of ro and rw the last one counts', async (t) => {
+  t.same(parseMountOptions('rw,ro'), { ro: '' });
+  t.same(parseMountOptions('ro,rw,name=x'), { name: 'x' });
+});
+
+t.test('sloppily, what is unknown is ignored, and what is known is still checked', async (t) => {
+  t.same(parseMountOptions('bogus,other=1,ro', true), { ro: '' });
+  t.throws(() => parseMountOptions('ro=1', true), { code: 'bad-option' });
 });
 
 t.test('what is unknown, or without its value, is refused', async (t) => {
@@ -32,8 +46,9 @@ t.test('what is unknown, or without its value, is refused', async (t) => {
   }
 });
 
-t.test('users and groups are numbers', async (t) => {
-  t.equal(idOption({}, 'uid'), 0);
+t.test('users and groups are numbers, by default those of this process', async (t) => {
+  t.equal(idOption({}, 'uid'), process.getuid?.());
+  t.equal(idOption({}, 'gid'), process.getgid?.());
   t.equal(idOption({ gid: '100' }, 'gid'), 100);
   t.throws(() => idOption({ uid: 'root' }, 'uid'), { code: 'bad-option' });
 });
@@ -45,6 +60,21 @@ t.test('the FUSE backend is one of those there are, our own by default', async (
     code: 'bad-option',
     message: /^mount option fuse_backend=libfuse is not own or fuse-native: /,
   });
+});
+
+t.test('a umask is octal', async (t) => {
+  t.equal(umaskOption({}), undefined);
+  for (const [text, bits] of [
+    ['022', 0o022],
+    ['0022', 0o022],
+    ['0', 0],
+    ['77', 0o077],
+  ] as const) {
+    t.equal(umaskOption({ umask: text }), bits, text);
+  }
+  for (const text of ['8', '0o22', '7777', 'u=rw', '-1']) {
+    t.throws(() => umaskOption({ umask: text }), { code: 'bad-option' }, text);
+  }
 });
 
 t.test('the help names every option', async (t) => {

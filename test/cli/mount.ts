@@ -148,13 +148,16 @@ t.test('the exit status of the background process reaches the caller', { skip },
   t.match(stderr, /^fwdfs: -o name=a\/b: expected letters[^\n]+\n$/);
 });
 
-t.test('without root a mount says what it needs', { skip }, async (t) => {
+t.test('root without its rights is told what a mount needs', { skip }, async (t) => {
   const mountPoint = t.testdir({});
   const { status, stderr } = await shell(
     `setpriv --bounding-set -sys_admin --inh-caps -sys_admin ${process.execPath} ${FWDFS} mount ${NOWHERE} ${mountPoint}`,
   );
   t.equal(status, 1);
-  t.match(stderr, /^fwdfs: mounting needs root \(CAP_SYS_ADMIN and \/dev\/fuse\): run it with sudo[^\n]*\n$/);
+  t.match(
+    stderr,
+    /^fwdfs: this process may not mount, which needs CAP_SYS_ADMIN and \/dev\/fuse: run fwdfs doctor[^\n]*\n$/,
+  );
 });
 
 t.test('a log file is appended to, in the foreground too', { skip }, async (t) => {
