@@ -1,0 +1,60 @@
+/** How a control device gets its mount: one on a directory, and one that ends early is noticed. */
+import { once } from 'node:events';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import t from 'tap';
+import { FWDFS, type Result, shell, signalProcess } from '../support/lab.js';
+import { withoutRoot } from '../support/netns.js';
+
+const skip = withoutRoot;
+/** Nobody listens there. */
+const NOWHERE = 'fwd1=ws://127.0.0.1:1';
+const fwdfs = (line: string): Promise<Result> => shell(`${process.execPath} ${FWDFS} ${line}`);
+const mountsAt = (mountPoint: string): number =>
+  readFileSync('/proc/self/mountinfo', 'utf8').split(` ${mountPoint} `).length - 1;
+
+t.test('of two who mount on one directory at the same time one succeeds', { skip }, async (t) => {
+  const folder = t.testdir({ fwd: {} });
+  const mountPoint = join(folder, 'fwd');
+  t.teardown(() => fwdfs(`umount -l ${mountPoint}`));
+  const both = await Promise.all([1, 2].map(() => fwdfs(`mount ${NOWHERE} ${mountPoint}`)));
+  t.same(both.map(({ status }) => status).sort(), [0, 1], both.map(({ stderr }) => stderr).join());
+  const refused = both.find(({ status }) => status === 1);
+  t.match(
+    refused?.stderr,
+    /^fwdfs: \S+ is (a mount of fwdfs already|being mounted by another fwdfs): use another[^\n]+\n$/,
+  );
+  t.equal(mountsAt(mountPoint), 1);
+  t.equal((await fwdfs(`umount ${mountPoint}`)).status, 0);
+});
+
+t.test('a control device that is killed before it is ready fails the mount', { skip }, async (t) => {
+  // Accepts and never answers: the mount waits a while for it.
+  const server = createServer((socket) => void socket.on('error', () => undefined).resume()).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  const port = typeof address === 'object' ? address?.port : undefined;
+  const connected = once(server, 'connection');
+  t.teardown(() => server.close());
+  const mountPoint = join(t.testdir({ fwd: {} }), 'fwd');
+  const mounting = fwdfs(`mount slow=ws://127.0.0.1:${port} ${mountPoint}`);
+  await connected;
+  const daemon = readdirSync('/proc').find((pid) => /^\d+$/.test(pid) && isDaemon(pid, mountPoint));
+  signalProcess(Number(daemon), 'SIGKILL');
+  const { status, stderr } = await mounting;
+  t.equal(status, 1);
+  t.equal(stderr, 'fwdfs: the control device ended before it was ready\n');
+  t.equal(existsSync(`/proc/${daemon}`), false);
+  t.equal((await fwdfs(`umount ${mountPoint}`)).status, 0, 'what it leaves is a dead mount');
+});
+
+/** The background process, which its starter marks. */
+function isDaemon(pid: string, mountPoint: string): boolean {
+  try {
+    const words = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+    return words.includes(mountPoint) && readFileSync(`/proc/${pid}/environ`, 'utf8').includes('FWDFS_BACKGROUND=');
+  } catch {
+    return false;
+  }
+}
