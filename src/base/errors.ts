@@ -23,7 +23,10 @@ export const ERRORS = {
     errno: E.EINVAL,
     advice: 'write it as udp:520, tcp:10.0.0.1:80, tcp:[2001:db8::1]:80, ip:89, icmp, arp, ether:0x88cc or *',
   },
-  'bad-symbol-name': { errno: E.EINVAL, advice: 'write it as INTERFACE[:PROTOCOL-ADDRESS][:SCOPE][:FRAMING][.pcap]' },
+  'bad-symbol-name': {
+    errno: E.EINVAL,
+    advice: 'write it as INTERFACE[:PROTOCOL-ADDRESS][:SCOPE][:FRAMING][:claim][.pcap]',
+  },
   'not-permitted': { errno: E.EACCES, advice: "add a line to the forwarder's permissions" },
   claimed: { errno: E.EBUSY, advice: 'ask its holder to close it, or open it without :claim for a copy' },
   'not-connected': { errno: E.ENETDOWN, advice: "look at the forwarder's .state for the reason" },

@@ -331,11 +331,13 @@ export class ForwarderLink implements ClientHandler {
     this.rules.interfaceFound(remote.name);
     if (!mayWrite(remote.rights) || remote.spare !== null) return;
     // Refused where only some protocol addresses may be written: writers get tunnels of their own.
+    const { grant } = remote;
     const tunnel = await this.generate(remote.name, remote.name, '*').catch(() => null);
     if (tunnel === null) return;
-    tunnel.isOfSymbol = true;
-    if (remote.spare === null && this.interfaces.get(remote.name) === remote) remote.spare = tunnel;
-    else this.releaseDown(tunnel);
+    if (remote.spare === null && remote.grant === grant && this.interfaces.get(remote.name) === remote) {
+      tunnel.isOfSymbol = true;
+      remote.spare = tunnel;
+    } else this.releaseDown(tunnel);
   }
 
   private update(fields: Message<'interface-use-response'>): void {

@@ -153,7 +153,7 @@ show((first + rest).decode())
 show(open(p('.tables/distribution')).read().count('\\n'))
 show([os.pread(fd, 9, 0).decode(), os.stat(p('.state')).st_size])
 `;
-    const header = 'interface\tprotocol\tscope\tup_tunnel\tcontrol\taddress\tstate\tframes\tbytes\tdropped\n';
+    const header = 'interface\tprotocol\tscope\tup_tunnel\tcontrol\taddress\tstate\tframes\tbytes\tdropped\tmode\n';
     t.same(await python(lab, script), [Array(6).fill('EACCES'), header, 2, ['interface', 0]]);
     await until(async () => (await lab.table('distribution')).length === 0);
   });

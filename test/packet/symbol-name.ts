@@ -75,6 +75,7 @@ t.test('a name that says nothing or contradicts itself is refused', async (t) =>
   const refused = [
     ['', ':', ':udp:520', '.pcap', '.', '..', 'eth0:', 'eth0::raw', 'eth0:udp:520:', 'eth 0', 'a/b', '\0:raw\n'],
     ['eth0:foo', 'eth0:in', 'eth0:raw:raw', 'eth0:raw:hex', 'eth0:pcap:raw', 'eth0:out:both', 'eth0:both:promisc'],
+    ['eth0:out:claim', 'eth0:udp:53:claim:out', 'eth0:claim:claim'],
     ['eth0:raw:udp:520', 'eth0:udp:http', 'eth0:udp:520:tcp:80', 'eth0:0x88cc', `e:${'raw:'.repeat(64)}`],
   ].flat();
   for (const name of refused) {
