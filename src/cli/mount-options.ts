@@ -3,6 +3,7 @@
  */
 import { resolve } from 'node:path';
 import { FwdfsError } from '../base/errors.js';
+import { ON_DISCONNECT, type OnDisconnect } from '../control/on-disconnect.js';
 import { type BackendName, BACKENDS } from '../fusefs/backend.js';
 
 interface OptionEntry {
@@ -35,6 +36,10 @@ export const MOUNT_OPTIONS = {
   },
   ro: { value: null, what: 'read-only: nothing can be written' },
   nonempty: { value: null, what: 'also on a directory that is not empty; what is in it is hidden meanwhile' },
+  on_disconnect: {
+    value: 'WHAT',
+    what: 'wait: open files go on when the connection is back; error: they end, ENETDOWN (default: wait)',
+  },
   fuse_backend: { value: 'NAME', what: `${BACKENDS.join(' or ')}, which lacks poll and more (default: own)` },
   log_file: { value: 'FILE', what: 'append the log to it (default: stderr with -f, else none)' },
 } as const satisfies Record<string, OptionEntry>;
@@ -89,10 +94,18 @@ export function idOption(values: MountOptionValues, name: 'uid' | 'gid'): number
   return Number(text);
 }
 
+function oneOf<T extends string>(name: MountOptionName, wanted: string, choices: readonly T[]): T {
+  const found = choices.find((choice) => choice === wanted);
+  if (found !== undefined) return found;
+  throw new FwdfsError('bad-option', `mount option ${name}=${wanted} is not ${choices.join(' or ')}`);
+}
+
 export function backendOption({ fuse_backend: wanted = 'own' }: MountOptionValues): BackendName {
-  const name = BACKENDS.find((backend) => backend === wanted);
-  if (name !== undefined) return name;
-  throw new FwdfsError('bad-option', `mount option fuse_backend=${wanted} is not ${BACKENDS.join(' or ')}`);
+  return oneOf('fuse_backend', wanted, BACKENDS);
+}
+
+export function disconnectOption({ on_disconnect: wanted = 'wait' }: MountOptionValues): OnDisconnect {
+  return oneOf('on_disconnect', wanted, ON_DISCONNECT);
 }
 
 export function mountOptionsHelp(): string {

@@ -20,7 +20,14 @@ import { unmount } from '../fusefs/mount.js';
 import { isDeviceName } from '../sys/config-file.js';
 import { holdDirectory } from '../sys/directory-lock.js';
 import { onStopSignal, UsageError } from './exit.js';
-import { backendOption, fileOptions, idOption, type MountOptionValues, umaskOption } from './mount-options.js';
+import {
+  backendOption,
+  disconnectOption,
+  fileOptions,
+  idOption,
+  type MountOptionValues,
+  umaskOption,
+} from './mount-options.js';
 import { mountAt, pulseOf, silent } from './mounts.js';
 import { packageVersion } from './version.js';
 
@@ -154,6 +161,7 @@ export async function serve({ source, mountPoint, values, traceFuse, log }: Serv
   const device = new ControlDevice({
     name: control,
     version: packageVersion(),
+    onDisconnect: disconnectOption(values),
     complete: (forwarder) => complete(forwarder, values),
     log,
   });

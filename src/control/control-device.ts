@@ -15,6 +15,7 @@ import { PROTOCOL_VERSION } from '../tunnel/messages.js';
 import type { RemoteForwarder } from './config.js';
 import { ForwarderDirectory } from './forwarder-directory.js';
 import { ForwarderLink } from './forwarder-link.js';
+import type { OnDisconnect } from './on-disconnect.js';
 import { parseSource } from './config.js';
 import { RECEPTION_COLUMNS, ReceptionTable, tableText, TRANSMISSION_COLUMNS, TransmissionTable } from './tables.js';
 
@@ -30,6 +31,7 @@ function readToken(file: string): string {
 export interface ControlDeviceOptions {
   readonly name: string;
   readonly version: string;
+  readonly onDisconnect?: OnDisconnect;
   /** Adds what the mount's options say for all forwarders to one that `.ctl` names by its URL alone. */
   readonly complete?: (source: RemoteForwarder) => RemoteForwarder;
   readonly log: Logger;
@@ -103,6 +105,7 @@ export class ControlDevice {
       control: this.options.name,
       reception: this.reception,
       transmission: this.transmission,
+      ...(this.options.onDisconnect && { onDisconnect: this.options.onDisconnect }),
       log: this.options.log,
     });
     this.links.set(name, link);

@@ -50,6 +50,8 @@ export class DownTunnel {
   readonly protocol: string;
   /** Made at registration for the symbol, and handed from writer to writer. */
   isOfSymbol = false;
+  /** What every further write gives; 0: they are taken. */
+  ended = 0;
   private readonly channel: DownChannel;
   /** 0: the forwarder does not know it (not connected). */
   id = 0;

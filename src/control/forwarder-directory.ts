@@ -64,7 +64,7 @@ export class ForwarderDirectory implements DirectoryNode, SymbolUse {
     const path = `${this.path}/.tables`;
     const files = FORWARDER_TABLES.map((table): [string, Node] => {
       const text = async (): Promise<string> => {
-        const { columns, rows } = await this.link.table(table);
+        const { columns, rows } = await this.link.tables.read(table);
         return tableText(columns, rows);
       };
       return [table, new TextFile(inoOf(`${path}/${table}`), text, { changes: this.link.changes.table(table) })];
@@ -173,7 +173,7 @@ class StatisticsDirectory implements DirectoryNode {
   }
 
   private async value(name: string): Promise<string> {
-    const { rows } = await this.link.statistics(this.interface);
+    const { rows } = await this.link.tables.statistics(this.interface);
     const remote = rows.find(([counter]) => counter === name)?.[1] ?? '0';
     const local = this.link.interfaceOf(this.interface).counters.snapshot();
     const own = [...local].find(([counter]) => counter === name)?.[1] ?? 0;

@@ -14,6 +14,7 @@
  * Owns the forwarder's interfaces, rules and down tunnels. When the connection is lost they stay; a session that
  * resumes goes on with them, any other gets new ids for them and what was not confirmed counts as not sent.
  */
+import { constants } from 'node:os';
 import type { Counters } from '../base/counters.js';
 import { describe, FwdfsError, hasCode } from '../base/errors.js';
 import { RESUME_TIME_MS } from '../base/limits.js';
@@ -29,17 +30,23 @@ import {
 import type { Answer, Attributes, Message, MessageArgs, Right } from '../tunnel/messages.js';
 import { DownTunnel } from './down-tunnel.js';
 import { LinkChanges } from './link-changes.js';
+import type { OnDisconnect } from './on-disconnect.js';
 import { mayWrite, newInterface, type RemoteInterface, setUse } from './remote-interface.js';
+import { RemoteTables } from './remote-tables.js';
 import { UpPath } from './up-path.js';
 import { UpRules } from './up-rules.js';
 import type { ReceptionTable, TransmissionTable } from './tables.js';
 import type { RuleKey, UpTunnel } from './up-tunnel.js';
+
+const { ENETDOWN } = constants.errno;
 
 export interface ForwarderLinkOptions extends Pick<TunnelClientOptions, 'url' | 'token' | 'tls' | 'log'> {
   /** The forwarder's name in the file tree. */
   readonly name: string;
   /** Name of this control device. */
   readonly control: string;
+  /** Default: they wait. */
+  readonly onDisconnect?: OnDisconnect;
   readonly reception: ReceptionTable;
   readonly transmission: TransmissionTable;
 }
@@ -48,6 +55,7 @@ export class ForwarderLink implements ClientHandler {
   readonly name: string;
   readonly interfaces = new Map<string, RemoteInterface>();
   readonly changes = new LinkChanges();
+  readonly tables: RemoteTables;
   private readonly options: ForwarderLinkOptions;
   private readonly log: Logger;
   private readonly client: TunnelClient;
@@ -58,8 +66,6 @@ export class ForwarderLink implements ClientHandler {
   /** All tunnels of writers and symbols, also those that the forwarder does not know just now. */
   private readonly tunnels = new Set<DownTunnel>();
   private readonly upPath: UpPath;
-  /** The last reading of each table of the forwarder. */
-  private readonly reading = new Map<string, Promise<unknown>>();
   private sendError = '';
   private resumeTime = RESUME_TIME_MS;
   private expiry: NodeJS.Timeout | undefined;
@@ -78,6 +84,7 @@ export class ForwarderLink implements ClientHandler {
       this.client.sendFrames(buffer, length, () => undefined);
     });
     this.client = new TunnelClient({ ...options, name: options.control, handler: this });
+    this.tables = new RemoteTables(this.client);
     this.rules = new UpRules({
       forwarder: options.name,
       client: this.client,
@@ -120,31 +127,6 @@ export class ForwarderLink implements ClientHandler {
     const found = this.interfaces.get(name);
     if (found === undefined) throw new FwdfsError('no-such-interface', `${this.name} has no interface ${name}`);
     return found;
-  }
-
-  /** Rows as of now; `changes` tells of the first change after them. One reading of a table at a time. */
-  table(table: string): Promise<Message<'table-rows'>> {
-    const before = this.reading.get(table) ?? Promise.resolve();
-    const rows = before.then(() => this.readTable(table));
-    this.reading.set(
-      table,
-      rows.catch(() => undefined),
-    );
-    return rows;
-  }
-
-  private async readTable(table: string): Promise<Message<'table-rows'>> {
-    const { columns, rows, next } = await this.client.request('table-request', { table, watch: true });
-    for (let from = next; from !== undefined;) {
-      const part = await this.client.request('table-request', { table, from });
-      rows.push(...part.rows);
-      from = part.next;
-    }
-    return { columns, rows };
-  }
-
-  async statistics(interfaceName: string): Promise<Message<'table-rows'>> {
-    return this.client.request('table-request', { table: 'statistics', interface: interfaceName });
   }
 
   // --- up: rules ---
@@ -262,14 +244,20 @@ export class ForwarderLink implements ClientHandler {
         if (this.closing.has(tunnel)) tunnel.close();
       }
     }
-    for (const tunnel of this.tunnels) if (tunnel.id === 0) this.restore(this.establish(tunnel), tunnel.symbol);
+    this.establishAll();
   }
 
   /** A new session: rules and tunnels are asked for again, under new ids. */
   private beginAnew(reason: string): void {
     this.loseAll(reason);
     this.rules.beginAnew();
-    for (const tunnel of this.tunnels) this.restore(this.establish(tunnel), tunnel.symbol);
+    this.establishAll();
+  }
+
+  private establishAll(): void {
+    for (const tunnel of this.tunnels) {
+      if (tunnel.id === 0 && tunnel.ended === 0) this.restore(this.establish(tunnel), tunnel.symbol);
+    }
   }
 
   private lose(tunnel: DownTunnel, reason: string): void {
@@ -377,6 +365,12 @@ export class ForwarderLink implements ClientHandler {
     this.sendError = ''; // why it is not connected matters more now
     this.rules.disconnected();
     this.tellConnection();
+    if (this.options.onDisconnect === 'error') {
+      this.rules.endReaders(ENETDOWN);
+      for (const tunnel of this.tunnels) tunnel.ended = ENETDOWN;
+      this.loseAll('the connection was lost');
+      return;
+    }
     // From then on the forwarder has no session of ours: who waits for a confirmation must not wait for ever.
     if (orderly) this.loseAll('the forwarder said goodbye');
     else this.expiry = setTimeout(() => this.loseAll('the connection did not come back in time'), this.resumeTime);

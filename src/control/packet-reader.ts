@@ -67,6 +67,11 @@ export class PacketReader {
     }
   }
 
+  /** No packets will come any more. */
+  get isEnded(): boolean {
+    return this.ended;
+  }
+
   get isEmpty(): boolean {
     return this.preamble === null && this.queue.isEmpty && !this.ended;
   }

@@ -65,6 +65,7 @@ export class PacketWriter implements FrameSink {
 
   /** write(2): see OpenFile. */
   write(data: Buffer, offset: number, length: number): number {
+    if (this.tunnel.ended !== 0) return -this.tunnel.ended;
     this.refusal = null;
     let accepted: number;
     if (this.stream === null) accepted = this.frame(data, offset, length, 0, 0) ? length : 0;
@@ -112,6 +113,11 @@ export class PacketWriter implements FrameSink {
 
   get canWrite(): boolean {
     return this.tunnel.hasAnyCredit;
+  }
+
+  /** Nothing will be taken any more. */
+  get isEnded(): boolean {
+    return this.tunnel.ended !== 0;
   }
 
   /** Barrier of fsync: what was taken is on the interface. */

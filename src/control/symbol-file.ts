@@ -127,7 +127,11 @@ class OpenSymbol implements OpenFile {
   poll(): number {
     const readable = this.reader !== null && !this.reader.isEmpty;
     const writable = this.writer !== null && this.writer.canWrite;
-    return (readable ? POLL.IN | POLL.RDNORM : 0) | (writable ? POLL.OUT | POLL.WRNORM : 0);
+    let events = (readable ? POLL.IN | POLL.RDNORM : 0) | (writable ? POLL.OUT | POLL.WRNORM : 0);
+    // As a pipe whose other end is gone: a reader is hung up, a writer has an error.
+    if (this.reader?.isEnded === true) events |= POLL.HUP;
+    if (this.writer?.isEnded === true) events |= POLL.OUT | POLL.WRNORM | POLL.ERR;
+    return events;
   }
 
   async sync(reason: SyncReason): Promise<void> {

@@ -180,6 +180,11 @@ export class UpRules {
     for (const tunnel of this.rules.values()) tunnel.active = false;
   }
 
+  /** Whoever reads now gets this, then the end of the file. The rules stay for those who open again, until the last close. */
+  endReaders(errno: number): void {
+    for (const tunnel of this.rules.values()) tunnel.endReaders(errno);
+  }
+
   close(): void {
     for (const tunnel of this.rules.values()) {
       this.options.reception.remove(tunnel.id);

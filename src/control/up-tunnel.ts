@@ -119,11 +119,13 @@ export class UpTunnel {
     this.failure = failure;
     this.state = 'unset';
     this.active = false;
-    for (const reader of this.readers) reader.end(failure.errno);
-    return this.readers.length > 0;
+    return this.endReaders(failure.errno) > 0;
   }
 
-  endReaders(): void {
-    for (const reader of this.readers) reader.end();
+  /** @returns how many there were */
+  endReaders(errno = 0): number {
+    const ended = this.readers.splice(0);
+    for (const reader of ended) reader.end(errno);
+    return ended.length;
   }
 }

@@ -2,6 +2,7 @@ import { resolve } from 'node:path';
 import t from 'tap';
 import {
   backendOption,
+  disconnectOption,
   fileOptions,
   idOption,
   MOUNT_OPTIONS,
@@ -59,6 +60,15 @@ t.test('the FUSE backend is one of those there are, our own by default', async (
   t.throws(() => backendOption({ fuse_backend: 'libfuse' }), {
     code: 'bad-option',
     message: /^mount option fuse_backend=libfuse is not own or fuse-native: /,
+  });
+});
+
+t.test('open files wait for a lost connection, or end with it', async (t) => {
+  t.equal(disconnectOption({}), 'wait');
+  t.equal(disconnectOption(parseMountOptions('on_disconnect=error')), 'error');
+  t.throws(() => disconnectOption({ on_disconnect: 'retry' }), {
+    code: 'bad-option',
+    message: /^mount option on_disconnect=retry is not wait or error: /,
   });
 });
 

@@ -10,7 +10,7 @@ t.test('a rule that was set by hand stays until it is removed by hand, also with
   t.same([...forwarder.rules.values()], ['eth0:udp:520']);
   const file = await link.acquireUp({ ...reception.get(1)!.key });
   link.releaseUp(file);
-  await link.table('distribution');
+  await link.tables.read('distribution');
   t.equal(forwarder.rules.size, 1);
   await commands.run('  rule   remove eth0:udp:520 ');
   await eventually(() => forwarder.rules.size === 0);

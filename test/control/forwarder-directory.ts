@@ -96,7 +96,7 @@ t.test('attributes are one value a file, and follow their changes', async (t) =>
   );
   const attributes = { ...link.interfaceOf('eth0').attributes!, mtu: 9000 };
   forwarder.session.send('interface-attribute-change', { interface: 'eth0', attributes, rights: [], protocols: [] });
-  await link.table('distribution');
+  await link.tables.read('distribution');
   t.equal(await text(root, '.if/eth0/mtu'), '9000\n');
   t.equal((root.lookup('eth0') as FileNode).mode, 0, 'the mode bits mirror the rights of now');
 });
@@ -145,7 +145,7 @@ t.test('.state tells all about the connection', async (t) => {
     /^state\tconnected\nsince\t20\d\d-.*Z\nforwarder\tfwd1\naddress\t127.0.0.1\nround_trip_ms\t[\d.]+\nversion\t1\nresumed\t0\nlast_error\t-\n$/,
   );
   await forwarder.server.close('going home');
-  await link.table('distribution').catch(() => undefined);
+  await link.tables.read('distribution').catch(() => undefined);
   while (link.isConnected) await new Promise((resolve) => setImmediate(resolve));
   t.match(await text(root, '.state'), /^state\tnot connected\n(.*\n)*last_error\t.*going home/);
 });

@@ -76,7 +76,7 @@ t.test('opens of one rule share it, whatever their timing; the last to go takes 
   t.equal(forwarder.rules.size, 2);
   link.releaseUp(one!);
   link.releaseUp(one!);
-  await link.table('distribution');
+  await link.tables.read('distribution');
   t.equal(forwarder.rules.size, 2);
   link.releaseUp(one!);
   await forwarder.diary.until('transfer-deletion-request eth0:udp:520');
@@ -156,7 +156,7 @@ t.test('an open while a rule is being restored waits for it', async (t) => {
     opened = true;
     return found;
   });
-  await link.table('distribution');
+  await link.tables.read('distribution');
   t.notOk(opened || tunnel.active);
   release();
   t.equal(await open, tunnel);
@@ -223,7 +223,7 @@ t.test("rights that change are asked for again, and the symbol's own tunnel with
   const kept = link.interfaceOf('eth0').spare;
   forwarder.sendAgain();
   await forwarder.diary.count('interface-use-request eth0', 2);
-  await link.table('distribution');
+  await link.tables.read('distribution');
   t.equal(link.interfaceOf('eth0').spare, kept, 'the same rights: the same tunnel');
   const writer = await link.acquireDown('eth0', 'eth0', ANY_PROTOCOL);
   forwarder.rights = ['read'];
@@ -416,7 +416,7 @@ t.test('a list that comes again asks for nothing that is known', async (t) => {
   const taken = await link.acquireDown('eth0', 'eth0', ANY_PROTOCOL);
   forwarder.sendInterfaces('eth0');
   forwarder.sendInterfaces('eth0');
-  await link.table('distribution');
+  await link.tables.read('distribution');
   t.equal(forwarder.tunnels.size, 1, "the writer's alone");
   link.releaseDown(taken);
   const again = await link.acquireDown('eth0', 'eth0', ANY_PROTOCOL);

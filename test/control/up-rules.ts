@@ -65,7 +65,7 @@ t.test('a withdrawal of a tunnel that nobody has, or that is another forwarderâ€
   const pair = await startPair(t);
   const reader = await open(pair, 'eth0:raw');
   pair.forwarder.session.send('transfer-withdrawal', { upTunnel: 4711, reason: 'no more' });
-  await pair.link.table('distribution');
+  await pair.link.tables.read('distribution');
   t.same(reads(reader, 1), [-EAGAIN]);
   reader.file.release();
 });
@@ -130,7 +130,7 @@ t.test('a rule by hand that the forwarder ended can be added again, or removed',
     const [id = 0] = [...forwarder.rules.keys()];
     forwarder.rules.delete(id);
     forwarder.session.send('transfer-withdrawal', { upTunnel: id, reason: 'no more' });
-    await link.table('distribution');
+    await link.tables.read('distribution');
   };
   await commands.run('rule add eth0');
   await withdraw();
