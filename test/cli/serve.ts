@@ -10,7 +10,7 @@ import { withoutRoot } from '../support/netns.js';
 const skip = withoutRoot;
 /** Nobody listens there. */
 const NOWHERE = 'fwd1=ws://127.0.0.1:1';
-const fwdfs = (line: string): Promise<Result> => shell(`${process.execPath} ${FWDFS} ${line}`);
+const fwdfs = (line: string): Promise<Result> => shell(`${process.execPath} ${FWDFS} ${line}`, 60_000);
 const mountsAt = (mountPoint: string): number =>
   readFileSync('/proc/self/mountinfo', 'utf8').split(` ${mountPoint} `).length - 1;
 
