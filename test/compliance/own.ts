@@ -1,0 +1,10 @@
+/** The compliance cases on our own FUSE server, which can do everything. */
+import { type Backend, comply } from '../support/compliance/case.js';
+import { TOPICS } from '../support/compliance/topics.js';
+
+const own: Backend = {
+  name: 'own backend',
+  offers: new Set(['interrupt', 'nonblock', 'poll', 'duplex', 'hold', 'barrier']),
+};
+
+for (const topic of TOPICS) comply(own, topic);

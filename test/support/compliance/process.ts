@@ -1,0 +1,20 @@
+/** What the kernel says about a process. */
+import { readFileSync } from 'node:fs';
+
+/** Whether it waits for a file server's answer. False for one that is not there. */
+export function isBlocked(pid: number): boolean {
+  try {
+    return readFileSync(`/proc/${pid}/wchan`, 'latin1') === 'request_wait_answer';
+  } catch {
+    return false;
+  }
+}
+
+/** Its state as a letter: R, S, D, T, Z. Empty for one that is not there. */
+export function processState(pid: number): string {
+  try {
+    return /\) (\S)/.exec(readFileSync(`/proc/${pid}/stat`, 'latin1'))?.[1] ?? '';
+  } catch {
+    return '';
+  }
+}
