@@ -53,7 +53,11 @@ export function comply(backend: Backend, topic: Topic): void {
       const lacks = needs.filter((need) => !backend.offers.has(need));
       const skip = lacks.length > 0 && `${backend.name} has no ${lacks.join(', ')}`;
       await t.test(title, { skip, timeout: CASE_TIMEOUT_MS }, async (t) => {
-        await run(scene, t);
+        try {
+          await run(scene, t);
+        } finally {
+          await scene.endPrograms();
+        }
         let after = '';
         // Who closes does not wait for the release.
         await until(async () => (after = await scene.traces()) === before, RELEASE_MS).catch(() => undefined);

@@ -29,7 +29,7 @@ async function transferred(scene: Scene, name: string): Promise<Buffer> {
 
 /** Starts a script, lets frames arrive when it has said something, and ends with what it says then. */
 async function meanwhile(scene: Scene, script: string, frames: readonly Buffer[]): Promise<string> {
-  const program = scene.lab.program(scene.pyWords(script));
+  const program = scene.startPy(script);
   await program.untilOutput((output) => output.includes('\n'));
   await scene.put(frames);
   const { stdout, stderr } = await program.ended;

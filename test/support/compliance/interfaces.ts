@@ -1,8 +1,19 @@
 /** Interfaces that come, go and change at the forwarder, seen by who has files open and by who lists names. */
 import { until } from '../lab.js';
+import { connectVeth, Netns } from '../netns.js';
 import { hexOf, macOf, numbered, pcap, untilTestFrames } from '../traffic.js';
 import type { Case, Topic } from './case.js';
 import type { Scene } from './scene.js';
+
+const TRANSFER_BYTES = 2_000_000;
+const SERVER = `
+import socket
+s = socket.create_server(('10.9.0.3', 5098)); print('listening', flush=True)
+c = s.accept()[0]
+n = 0
+while data := c.recv(1 << 20): n += len(data)
+print(n)`;
+const CLIENT = `import socket; socket.create_connection(("10.9.0.3", 5098)).sendall(bytes(${TRANSFER_BYTES}))`;
 
 /** Longest that a listing may be stale. */
 const STALE_MS = 1000;
@@ -159,6 +170,32 @@ const cases: readonly Case[] = [
       lab.fwd.run('ip link del dyn0');
       t.match((await writer.ended).stderr, /Input\/output error/);
       t.match(await scene.state('last_error'), /dyn0: frame not sent/);
+    },
+  },
+  {
+    title: 'cat A:promisc > B and back bridges two interfaces: ping and TCP go through',
+    async run(scene, t) {
+      const { lab } = scene;
+      const far = new Netns('far');
+      try {
+        const ends = { netns: far, name: 'm0', addresses: ['10.9.0.3/24'] };
+        connectVeth(ends, { netns: lab.fwd, name: 'dyn0' });
+        await until(async () => (await scene.sh('test -e $F/dyn0')).status === 0);
+        const bridges = ['cat $F/eth0:promisc > $F/dyn0', 'cat $F/dyn0:promisc > $F/eth0'].map((line) =>
+          scene.start(line),
+        );
+        await scene.untilRules(2);
+        t.match(lab.node.run('ping -c 3 -i 0.2 -W 5 10.9.0.3'), /3 received/);
+        const server = lab.program([...far.prefix, '/usr/bin/python3', '-c', SERVER]);
+        await server.untilOutput((output) => output.includes('listening'));
+        await scene.sh(`$NODE /usr/bin/python3 -c '${CLIENT}'`);
+        t.equal((await server.ended).stdout.toString(), `listening\n${TRANSFER_BYTES}\n`);
+        for (const bridge of bridges) t.equal(bridge.stderr, '');
+        await scene.endPrograms();
+      } finally {
+        far.remove();
+      }
+      await until(async () => (await scene.sh('test -e $F/dyn0')).status === 1);
     },
   },
 ];

@@ -10,6 +10,20 @@ export function isBlocked(pid: number): boolean {
   }
 }
 
+/** Number of read(2) by architecture. */
+const READ_CALL: Readonly<Record<string, string>> = { x64: '0', arm64: '63' };
+
+/** Whether it waits so in a read, not in an open or another call that is about to be answered. */
+export function isReading(pid: number): boolean {
+  try {
+    return (
+      isBlocked(pid) && readFileSync(`/proc/${pid}/syscall`, 'latin1').split(' ', 1)[0] === READ_CALL[process.arch]
+    );
+  } catch {
+    return false;
+  }
+}
+
 /** Its state as a letter: R, S, D, T, Z. Empty for one that is not there. */
 export function processState(pid: number): string {
   try {

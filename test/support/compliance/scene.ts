@@ -40,6 +40,7 @@ export class Scene {
   readonly folder: string;
   private readonly wire: Capture;
   private readonly sender: Program;
+  private readonly programs: Program[] = [];
   private sent = 0;
   private made = 0;
 
@@ -91,23 +92,43 @@ export class Scene {
     return { status, out: stdout.toString(), err: stderr };
   }
 
-  /** Starts a line in bash that goes on; it ends with the scene at the latest. */
+  /** Starts a line in bash that goes on; it ends with the case at the latest. */
   start(line: string, ...args: string[]): Program {
-    return this.lab.program(this.words(line, ...args));
+    return this.program(this.words(line, ...args));
+  }
+
+  private program(words: readonly string[]): Program {
+    const program = this.lab.program(words);
+    this.programs.push(program);
+    return program;
+  }
+
+  /** Ends what a case started and did not end. */
+  async endPrograms(): Promise<void> {
+    const programs = this.programs.splice(0);
+    for (const program of programs) program.child.kill('SIGKILL');
+    await Promise.all(programs.map((program) => program.ended));
   }
 
   /** A Python script with `p(NAME)`, `err(CALL, …)`, `rules()`, `show(VALUE)`, as in test/support/traffic.ts. */
-  pyWords(script: string): string[] {
-    return [PYTHON, ...pythonWords(this.lab, script).slice(1)];
-  }
-
   async py(script: string, input: Buffer | string = ''): Promise<unknown[]> {
     return shown(await run(this.pyWords(script), input));
   }
 
+  /** Starts such a script, as `start` does. */
+  startPy(script: string): Program {
+    return this.program(this.pyWords(script));
+  }
+
+  private pyWords(script: string): string[] {
+    return [PYTHON, ...pythonWords(this.lab, script).slice(1)];
+  }
+
   /** A `cat` of a name, after its open() returned. */
-  reader(name: string): Promise<Program> {
-    return this.lab.reader(name);
+  async reader(name: string): Promise<Program> {
+    const reader = await this.lab.reader(name);
+    this.programs.push(reader);
+    return reader;
   }
 
   /** A file in $T. @returns its path */

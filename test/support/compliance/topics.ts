@@ -4,7 +4,8 @@ import { framing } from './framing.js';
 import { interfaces } from './interfaces.js';
 import { names } from './names.js';
 import { plain } from './plain.js';
+import { programs } from './programs.js';
 import { reading } from './reading.js';
 import { writing } from './writing.js';
 
-export const TOPICS: readonly Topic[] = [reading, writing, framing, names, plain, interfaces];
+export const TOPICS: readonly Topic[] = [reading, writing, framing, names, plain, interfaces, programs];

@@ -1,5 +1,5 @@
 /** Writing a symbol: what is taken, what waits, and what a program is told. */
-import { hexOf, numbered, pcap, pcapHeader, pcapng, pcapRecord } from '../traffic.js';
+import { hexOf, pcap, pcapHeader, pcapng, pcapRecord } from '../traffic.js';
 import type { Case, Topic } from './case.js';
 
 /** For Python: the frames of stdin, a writer of raw frames that fills the tunnel's window while the forwarder stands still. */
@@ -73,7 +73,7 @@ const cases: readonly Case[] = [
   {
     title: 'ten thousand frames in one write are all on the interface when the file is closed',
     async run(scene, t) {
-      scene.file('capture', pcap(numbered(10_000, 100, scene.node)));
+      scene.file('capture', pcap(scene.fresh(10_000)));
       const count = async (): Promise<number> => scene.lab.counter('tx_packets');
       const before = await count();
       const left = await scene.left(async () => {
