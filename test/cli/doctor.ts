@@ -7,9 +7,8 @@ import { CHECKS, examine, mendOf } from '../../src/cli/doctor-checks.js';
 import { FWDFS, shell } from '../support/lab.js';
 import { withoutRoot } from '../support/netns.js';
 
-const TOOLS = 'sh nft ip nsenter setpriv tcpdump ping tshark ethtool iperf3 socat ps python3 unshare dirname'.split(
-  ' ',
-);
+const TOOLS =
+  'sh nft ip nsenter setpriv tcpdump ping tshark ethtool iperf3 socat lsof xxd ps python3 unshare dirname'.split(' ');
 
 interface Line {
   readonly check: string;

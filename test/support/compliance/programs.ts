@@ -170,6 +170,12 @@ const cases: readonly Case[] = [
     },
   },
   {
+    title: 'tail -c +1 -f, which wants to seek, says that it can not',
+    async run(scene, t) {
+      t.match((await scene.sh('tail -c +1 -f $F/eth0')).err, /Illegal seek/);
+    },
+  },
+  {
     title: 'head -n prints its lines and then complains that it can not seek; behind cat it does not',
     async run(scene, t) {
       const alone = await scene.sh('head -n 1 $F/eth0:icmp:hex');
@@ -192,9 +198,9 @@ const cases: readonly Case[] = [
     },
   },
   {
-    title: 'file and test -s take a symbol for empty',
+    title: 'test -s and find -size take a symbol for empty',
     async run(scene, t) {
-      t.equal((await scene.sh('test -s $F/eth0; echo $?')).out, '1\n');
+      t.equal((await scene.sh('test -s $F/eth0; echo $?; find $F -maxdepth 1 -type f -size +0')).out, '1\n');
     },
   },
   {
@@ -206,7 +212,7 @@ import termios
 fd = os.open(p('eth0:icmp:raw'), os.O_RDONLY)
 select.select([fd], [], [])
 r, w = os.pipe()
-out = os.open('/dev/null', os.O_WRONLY)
+out = os.memfd_create('out')
 show(struct.unpack('i', fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))[0])
 show([os.splice(fd, w, 100), err(os.copy_file_range, fd, out, 100) in (0, 'EINVAL', 'EXDEV'), err(os.sendfile, out, fd, None, 100)])
 show(len(os.read(fd, 2000)))

@@ -24,6 +24,7 @@ const WAYS: readonly string[] = [
   'dd if=$T/capture of=$F/eth0 bs=1 status=none',
   'dd if=$T/capture of=$F/eth0 bs=61 status=none',
   'dd if=$T/capture of=$F/eth0 bs=1M status=none conv=notrunc,fsync',
+  'dd if=$T/capture of=$F/eth0 bs=4096 status=none oflag=direct,sync',
   'exec 3<> $F/eth0; cat $T/capture >&3',
   'head -c 1M $T/capture > $F/eth0.pcap',
   '(head -c 24; exec cat) < $T/capture > $F/eth0',
