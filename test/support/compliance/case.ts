@@ -35,8 +35,8 @@ export interface Backend {
   readonly mountOptions?: string;
 }
 
-const CASE_TIMEOUT_MS = 30_000;
-const TOPIC_TIMEOUT_MS = 170_000;
+const CASE_TIMEOUT_MS = 60_000;
+const TOPIC_TIMEOUT_MS = 400_000;
 
 /** Runs the cases of a topic one after another on one mount. Each leaves no rule and no name behind. */
 export function comply(backend: Backend, topic: Topic): void {

@@ -82,9 +82,10 @@ export async function mix(scene: Scene, seconds: number, seed: number, workers =
   const { lab } = scene;
   const traffic = lab.program([...lab.node.prefix, '/usr/bin/python3', '-c', TRAFFIC, scene.eth0]);
   const seeds = Array.from({ length: workers }, (_, index) => seed + index);
-  // What is allocated once is allocated now.
+  const idle = await scene.traces();
+  // What is allocated once is allocated now. Who closes does not wait for the release.
   await work(scene, seconds / 4, seeds);
-  await scene.untilRules(0);
+  await until(async () => (await scene.traces()) === idle);
   const [before, memoryBefore] = [await state(scene), memoryMiB(scene)];
   const counts = await work(
     scene,

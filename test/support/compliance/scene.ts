@@ -57,6 +57,8 @@ export class Scene {
   static async start(options: LabOptions): Promise<Scene> {
     const lab = await Lab.start(options);
     try {
+      // The interface's own tunnel comes with the registration, which a mount does not wait for.
+      await until(async () => (await lab.ownTable('transmission')).length === 1);
       return new Scene(lab, await Capture.start(lab, lab.node, 'n0', 'in'));
     } catch (error) {
       await lab.stop();
