@@ -40,7 +40,7 @@ const LOOKS = [
   '[ -r $F/eth0 -a -w $F/eth0 ]',
   'echo $F/eth*',
   'du -a $F',
-  'lsof $F/eth0',
+  'lsof -w $F/eth0',
 ];
 
 const cases: readonly Case[] = [
