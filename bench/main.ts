@@ -1,7 +1,11 @@
 /** `npm run bench -- NAME [PART…]`: runs one benchmark. */
 import { benchFile } from './file.js';
+import { benchSoak } from './soak.js';
 
-const BENCHES: Readonly<Record<string, (parts: readonly string[]) => Promise<void>>> = { file: benchFile };
+const BENCHES: Readonly<Record<string, (parts: readonly string[]) => Promise<void>>> = {
+  file: benchFile,
+  soak: benchSoak,
+};
 
 const [name = '', ...parts] = process.argv.slice(2);
 const bench = Object.hasOwn(BENCHES, name) ? BENCHES[name] : undefined;

@@ -197,6 +197,8 @@ export const CHECKS: readonly Check[] = [
   tool('ethtool', 'tests', 'for the tests', 'ethtool', '--version'),
   tool('iperf3', 'tests', 'for the tests', 'iperf3', '--version'),
   tool('socat', 'tests', 'for the tests', 'socat', '-V'),
+  tool('lsof', 'tests', 'for the tests', 'lsof', '-v'),
+  tool('xxd', 'tests', 'for the tests', 'xxd', '-v'),
   tool('ps', 'tests', 'for the tests', 'procps', '--version'),
   tool('python3', 'tests', 'for the tests', 'python3', '--version'),
   {

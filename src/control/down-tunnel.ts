@@ -102,10 +102,11 @@ export class DownTunnel {
   }
 
   /** Before the next writer takes over a drained tunnel: the failures of the one before are not its own. */
-  reuse(): void {
+  reuse(): this {
     this.failure = null;
     this.wanted = 1;
     this.wake = keep;
+    return this;
   }
 
   get frames(): number {

@@ -149,8 +149,7 @@ export class ForwarderLink implements ClientHandler {
     const spare = remote.spare;
     if (protocol.kind === 'any' && spare !== null && spare.id !== 0) {
       remote.spare = null;
-      spare.reuse();
-      return spare;
+      return spare.reuse();
     }
     return this.generate(interfaceName, symbol, protocol.text);
   }
@@ -194,9 +193,10 @@ export class ForwarderLink implements ClientHandler {
 
   releaseDown(tunnel: DownTunnel): void {
     const remote = this.interfaces.get(tunnel.interface);
-    if (tunnel.isOfSymbol && tunnel.isDrained && tunnel.id !== 0 && remote?.spare === null) {
-      tunnel.reuse();
-      remote.spare = tunnel;
+    if (tunnel.isOfSymbol && tunnel.id !== 0 && remote?.spare === null) {
+      // What a killed writer left under way goes first.
+      if (!tunnel.isDrained) tunnel.wake = () => this.releaseDown(tunnel);
+      else remote.spare = tunnel.reuse();
       return;
     }
     tunnel.close();

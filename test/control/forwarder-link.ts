@@ -265,14 +265,32 @@ t.test("a writer gets the symbol's tunnel without asking, the next one another; 
 t.test('a tunnel is closed behind its data, and known until all of it is confirmed', async (t) => {
   const { link, forwarder, transmission } = await startPair(t);
   forwarder.confirms = false;
-  const tunnel = await link.acquireDown('eth0', 'eth0', ANY_PROTOCOL);
+  const tunnel = await link.acquireDown('eth0', 'eth0:udp:520', rip.protocol);
   tunnel.send(frame('last'), 0, 60);
   link.releaseDown(tunnel);
-  await forwarder.diary.until('close eth0');
+  await forwarder.diary.until('close eth0:udp:520');
   t.same(forwarder.frames, ['last']);
-  t.equal(transmission.rows().length, 1);
+  t.equal(transmission.rows().length, 2);
   forwarder.sendFrames(confirm(tunnel.id, 1));
-  await eventually(() => transmission.rows().length === 0);
+  await eventually(() => transmission.rows().length === 1);
+});
+
+t.test("what a killed writer left in the symbol's tunnel is confirmed before the next writer has it", async (t) => {
+  const { link, forwarder, transmission } = await startPair(t);
+  forwarder.confirms = false;
+  const tunnel = await link.acquireDown('eth0', 'eth0', ANY_PROTOCOL);
+  tunnel.send(frame('last'), 0, 60);
+  tunnel.flush();
+  link.releaseDown(tunnel);
+  const other = await link.acquireDown('eth0', 'eth0', ANY_PROTOCOL);
+  t.not(other, tunnel);
+  forwarder.sendFrames(confirm(tunnel.id, 1));
+  await eventually(() => tunnel.isDrained);
+  t.equal(await link.acquireDown('eth0', 'eth0', ANY_PROTOCOL), tunnel);
+  t.same(forwarder.frames, ['last']);
+  link.releaseDown(tunnel);
+  link.releaseDown(other);
+  await eventually(() => transmission.rows().length === 1);
 });
 
 t.test('frames written but not confirmed arrive exactly once after a resume', async (t) => {

@@ -29,6 +29,8 @@ export interface LabOptions {
   readonly permissions?: string;
   /** The value of eth0 under `interfaces`. */
   readonly eth0?: string;
+  /** Further lines under `interfaces`. */
+  readonly interfaces?: string;
   /** Names of the control devices that have the token; default: ctl1. The first one is mounted by `start`. */
   readonly controls?: readonly string[];
   readonly mountOptions?: string;
@@ -275,6 +277,7 @@ listen: ws://10.8.0.1:7440
 tokens: { ${tokens} }
 interfaces:
   eth0: ${this.options.eth0 ?? '{ unmatched: host }'}
+${this.options.interfaces ?? ''}
 permissions:
 ${this.options.permissions ?? everything.join('\n')}
 `,
