@@ -26,6 +26,11 @@ const { EAGAIN, EMSGSIZE } = constants.errno;
 /** Where wire frames are made for the framings that encode them once more. Free again when `deliver` returns. */
 const scratch = Buffer.allocUnsafeSlow(MAX_FRAME_BYTES);
 const segmenter = new Segmenter();
+/**
+ * The kernel cuts a larger read(2) into several READs and asks for the next one if the one before was filled exactly: it
+ * would then wait for a packet while the program could have what is there. libfuse 2 cuts at 128 KiB, at most a page less.
+ */
+const UNCUT_READ_BYTES = (128 << 10) - 4096;
 
 export interface ReaderOptions {
   readonly framing: Framing;
@@ -150,8 +155,9 @@ export class PacketReader {
   }
 
   /** read(2): see OpenFile. */
-  read(out: Buffer, offset: number, size: number): number {
-    if (this.framing === 'raw') return this.readPacket(out, offset, size);
+  read(out: Buffer, offset: number, room: number): number {
+    if (this.framing === 'raw') return this.readPacket(out, offset, room);
+    const size = room < UNCUT_READ_BYTES ? room : room - 1;
     let done = 0;
     if (this.preamble !== null) {
       done = Math.min(size, this.preamble.length - this.preambleRead);

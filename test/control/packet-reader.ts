@@ -313,6 +313,18 @@ t.test(
   },
 );
 
+t.test('a large read is never filled exactly: the kernel would go on asking, and wait', async (t) => {
+  const bench = new Bench();
+  const record = 1024;
+  const size = 128 << 10;
+  bench.drain(24);
+  for (let number = 0; number < size / record; number += 1) bench.deliver(frame(number, record - 16));
+  t.equal((bench.read(size) as Buffer).length, size - record, 'the last record waits for the next read');
+  t.equal((bench.read(size) as Buffer).length, record);
+  for (let number = 0; number < 8; number += 1) bench.deliver(frame(number, record - 16));
+  t.equal((bench.read(8 * record) as Buffer).length, 8 * record, 'a smaller one is not cut, and filled');
+});
+
 t.test('a reader that goes gives all chunks back', async (t) => {
   const bench = new Bench();
   for (let number = 0; number < 100; number += 1) bench.deliver(frame(number, 1000));

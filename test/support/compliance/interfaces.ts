@@ -154,7 +154,6 @@ const cases: readonly Case[] = [
   },
   {
     title: 'a frame for an interface that went fails its close with EIO, and .state says why',
-    needs: ['barrier'],
     async run(scene, t) {
       const { lab } = scene;
       lab.fwd.run('ip link add dyn0 type veth peer name dyn1');

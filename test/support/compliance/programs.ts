@@ -109,7 +109,6 @@ const cases: readonly Case[] = [
   })),
   ...CLOSERS.map(([program, line, says]): Case => ({
     title: `${program} ${says ? 'says' : 'does not say'} that a frame was not sent`,
-    needs: ['barrier'],
     async run(scene, t) {
       const [frame] = scene.fresh(1, 1600) as [Buffer];
       scene.file('long', pcap([frame]));

@@ -81,7 +81,7 @@ show(os.read(fd, 2048).hex())
   },
   {
     title: 'with O_NONBLOCK a read of nothing gives EAGAIN, also when it was set after the open',
-    needs: ['nonblock'],
+    needs: ['late-nonblock'],
     async run(scene, t) {
       const script = `
 a = os.open(p('eth0:udp:9:raw'), os.O_RDONLY | os.O_NONBLOCK)
@@ -109,7 +109,7 @@ show(time.monotonic() - start >= 0.3)
   },
   ...['select.select([fd], [], [])[0]', 'poll.poll()', 'epoll.poll()'].map((call): Case => ({
     title: `${call.split('.')[0]} wakes when a packet comes, says so until it is read, and not after that`,
-    needs: ['poll', 'nonblock'],
+    needs: ['poll', 'late-nonblock'],
     async run(scene, t) {
       const script = `
 fd = os.open(p('eth0:ether:0x88b5:raw'), os.O_RDONLY | os.O_NONBLOCK)
@@ -127,7 +127,7 @@ show([len(os.read(fd, 2048)), err(os.read, fd, 2048), select.select([fd], [], []
   })),
   {
     title: 'edge-triggered epoll tells once of what came, and again of what comes after it was read',
-    needs: ['poll', 'nonblock'],
+    needs: ['poll', 'late-nonblock'],
     async run(scene, t) {
       const script = `
 fd = os.open(p('eth0:ether:0x88b5:raw'), os.O_RDONLY | os.O_NONBLOCK)
@@ -204,7 +204,7 @@ os.execvp('bash', ['bash', '-c', 'while grep -q icmp $0; do :; done; tail -n +2 
   },
   {
     title: 'a read that blocks keeps no write of the same descriptor waiting',
-    needs: ['duplex'],
+    needs: ['stream'],
     async run(scene, t) {
       const frames = scene.fresh(1);
       const script = `${BLOCKED_READER}
@@ -222,7 +222,7 @@ os._exit(0)
   },
   {
     title: 'two reads at once on one descriptor each get a packet of their own',
-    needs: ['duplex'],
+    needs: ['stream'],
     async run(scene, t) {
       const script = `${BLOCKED_READER}
 fd = os.open(p('eth0:ether:0x88b5:raw'), os.O_RDONLY)

@@ -99,7 +99,7 @@ const cases: readonly Case[] = [
   {
     title:
       'without credit a write gets EAGAIN with O_NONBLOCK and the file is not writable, until there is credit again',
-    needs: ['nonblock', 'poll'],
+    needs: ['late-nonblock', 'poll'],
     async run(scene, t) {
       const script = `${FILL}
 fd = os.open(p('eth0:raw'), os.O_WRONLY | os.O_NONBLOCK)
@@ -123,7 +123,7 @@ show(err(os.close, fd))
   },
   {
     title: 'without credit a write waits for its own opener only, and SIGKILL ends it at once',
-    needs: ['interrupt', 'hold', 'nonblock'],
+    needs: ['interrupt', 'own-inode', 'late-nonblock'],
     async run(scene, t) {
       const frames = scene.fresh(TOO_MANY, 1000);
       const script = `${FILL}
@@ -153,7 +153,6 @@ os.kill(FORWARDER, signal.SIGCONT)
   },
   {
     title: 'fsync and fdatasync return when every frame is on the interface',
-    needs: ['barrier'],
     async run(scene, t) {
       const script = `
 fd = os.open(p('eth0:raw'), os.O_WRONLY)
@@ -170,7 +169,6 @@ for barrier in (os.fsync, os.fdatasync):
   {
     title:
       'a frame that is too long for the MTU fails fsync or close with EIO once, .state says why, and the others leave',
-    needs: ['barrier'],
     async run(scene, t) {
       const frames = [...scene.fresh(1), ...scene.fresh(1, 1600), ...scene.fresh(1)];
       const script = `
@@ -218,7 +216,6 @@ show([err(os.write, fd, bytes.fromhex(line)) for line in sys.stdin])
   },
   {
     title: 'while the interface is down frames fail with EIO, .state says ENETDOWN, and afterwards they leave',
-    needs: ['barrier'],
     async run(scene, t) {
       const frames = scene.fresh(1);
       scene.file('capture', pcap(frames));
@@ -260,7 +257,6 @@ show([done < len(data), err(os.write, fd, data[done:])])
   },
   {
     title: 'a capture whose last record is cut off fails the close with EINVAL, and the records before it leave',
-    needs: ['barrier'],
     async run(scene, t) {
       const frames = scene.fresh(3);
       scene.file('capture', pcap(frames).subarray(0, -1));
@@ -272,7 +268,6 @@ show([done < len(data), err(os.write, fd, data[done:])])
   },
   {
     title: 'who shares an open file is told at its close that a record is cut off, and the next one finishes it',
-    needs: ['barrier'],
     async run(scene, t) {
       const frames = scene.fresh(3);
       scene.file('capture', pcap(frames));

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Waits for the forwarder's table of rules to change, while a reader comes and goes.
+#   wait.sh                  FWD: the mount point, in the demo; without it, in a demo of its own
+set -eu
+cd "$(dirname "$0")/.."
+if [ -z "${FWD:-}" ]; then exec bin/fwdfs demo -- examples/wait.sh "$@"; fi
+coproc wait { python3 examples/wait.py "$FWD/fwd1/.tables/distribution" 2; }
+pid=$wait_PID
+table() { while read -r line && [ -n "$line" ]; do echo "$line"; done <&"${wait[0]}"; }
+table
+exec 3< "$FWD/fwd1/eth0:udp:9"
+table | tee /dev/stderr | grep -q udp:9
+exec 3<&-
+table | { ! grep udp:9; }
+wait "$pid"
