@@ -4,9 +4,9 @@
 set -eu
 cd "$(dirname "$0")/.."
 if [ -z "${FWD:-}" ]; then exec bin/fwdfs demo -- examples/wait.sh "$@"; fi
-coproc wait { python3 examples/wait.py "$FWD/fwd1/.tables/distribution" 2; }
-pid=$wait_PID
-table() { while read -r line && [ -n "$line" ]; do echo "$line"; done <&"${wait[0]}"; }
+exec 4< <(exec python3 examples/wait.py "$FWD/fwd1/.tables/distribution" 2)
+pid=$!
+table() { while read -r line && [ -n "$line" ]; do echo "$line"; done <&4; }
 table
 exec 3< "$FWD/fwd1/eth0:udp:9"
 table | tee /dev/stderr | grep -q udp:9

@@ -120,10 +120,13 @@ t.test('framings', { skip: withoutRoot, timeout: 60_000 }, async (t) => {
     let expected = segments(frames)[0]?.sequence ?? 0;
     const all = Buffer.concat(
       segments(frames).map(({ sequence, payload }, index) => {
-        const syn = index === 0 ? 1 : 0;
-        if (payload.length > 0 && sequence !== expected) t.equal(sequence, expected, `segment ${index} is in order`);
-        expected = (sequence + payload.length + syn) >>> 0;
-        return payload;
+        // A sender that waits too long for an acknowledgement sends again: those bytes were there.
+        const repeated = payload.length === 0 ? 0 : (expected - sequence) >>> 0;
+        t.ok(repeated <= TRANSFER_BYTES, `segment ${index} leaves nothing out`);
+        const news = payload.subarray(repeated);
+        if (index === 0) expected += 1; // SYN
+        expected = (expected + news.length) >>> 0;
+        return news;
       }),
     );
     t.ok(

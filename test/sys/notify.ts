@@ -1,3 +1,5 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
 import { must, sys } from '../../src/sys/libc.js';
@@ -19,7 +21,10 @@ function manager(address: string): { received: () => string; close: () => void }
 }
 
 t.test('a service manager is told once, at a path or at a name without a file', async (t) => {
-  const path = join(t.testdir({}), 'notify');
+  // Not in the folder of the tests, whose path may be longer than a socket's can be.
+  const folder = mkdtempSync(join(tmpdir(), 'fwdfst-notify-'));
+  t.teardown(() => rmSync(folder, { recursive: true }));
+  const path = join(folder, 'notify');
   const name = `fwdfst-notify-${process.pid}`;
   for (const [variable, address] of [
     [path, path],
