@@ -76,5 +76,7 @@ export const MAX_HEX_LINE_BYTES = 3 * MAX_FRAME_BYTES;
 export const MAX_SYMBOL_NAME_BYTES = 255;
 /** Longest command line written to .ctl. */
 export const MAX_COMMAND_BYTES = 4096;
+/** How long the kernel may go by the name and attributes of a directory or text file. */
+export const NAME_VALID_MS = 50;
 /** Nodes of the file tree are swept at the next FORGET; this many may be alive at a time. */
 export const MAX_NODES = 1_000_000;

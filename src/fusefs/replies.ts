@@ -3,7 +3,7 @@
  * behind the header already, so they are not copied again.
  */
 import { constants } from 'node:os';
-import { FUSE_MAX_IO_BYTES } from '../base/limits.js';
+import { FUSE_MAX_IO_BYTES, NAME_VALID_MS } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import {
   ATTR_OUT,
@@ -36,6 +36,8 @@ export const BLOCK_BYTES = 128 << 10;
 /** Bytes of a name, limits.h. */
 export const NAME_BYTES = 255;
 
+/** Nobody has to be told of the close of a text. */
+const TEXT_FLAGS = FOPEN.DIRECT_IO | FOPEN.NOFLUSH;
 const STREAM_FLAGS = FOPEN.DIRECT_IO | FOPEN.NONSEEKABLE | FOPEN.STREAM;
 
 export class Replies implements Answers {
@@ -100,13 +102,26 @@ export class Replies implements Answers {
     };
   }
 
-  /** Nothing is cached: names, rights and sizes may be others a moment later. */
+  /**
+   * How long the kernel may go by what it was told: a listing asks for each directory above a name again and again. A
+   * stream is looked up for every open, and its rights may be others a moment later.
+   */
+  private validity(node: Node): number {
+    return node.kind === 'file' && node.stream ? 0 : NAME_VALID_MS * 1e6;
+  }
+
   entry(unique: number, nodeid: number, node: Node): boolean {
-    return this.struct(unique, ENTRY_OUT, { nodeid, ...this.attributes(node) });
+    const valid = this.validity(node);
+    return this.struct(unique, ENTRY_OUT, {
+      nodeid,
+      entry_valid_nsec: valid,
+      attr_valid_nsec: valid,
+      ...this.attributes(node),
+    });
   }
 
   attr(unique: number, node: Node): boolean {
-    return this.struct(unique, ATTR_OUT, this.attributes(node));
+    return this.struct(unique, ATTR_OUT, { attr_valid_nsec: this.validity(node), ...this.attributes(node) });
   }
 
   openedDirectory(unique: number, fh: number): boolean {
@@ -126,7 +141,7 @@ export class Replies implements Answers {
   }
 
   opened(unique: number, fh: number, node: FileNode): boolean {
-    return this.struct(unique, OPEN_OUT, { fh, open_flags: node.stream ? STREAM_FLAGS : FOPEN.DIRECT_IO });
+    return this.struct(unique, OPEN_OUT, { fh, open_flags: node.stream ? STREAM_FLAGS : TEXT_FLAGS });
   }
 
   read(unique: number, result: number): void {
