@@ -15,7 +15,14 @@ const text = Buffer.alloc(1 << 16);
 
 /** Whether the table has a rule; the next `changed` waits for what comes after this look. */
 function has(port: number): boolean {
-  return text.toString('latin1', 0, readSync(table, text, 0, text.length, 0)).includes(`udp:${port}\t`);
+  for (;;) {
+    try {
+      return text.toString('latin1', 0, readSync(table, text, 0, text.length, 0)).includes(`udp:${port}\t`);
+    } catch (error) {
+      // SIGCHLD of the reader.
+      if (!(error instanceof Error) || !('code' in error) || error.code !== 'EINTR') throw error;
+    }
+  }
 }
 
 /** Waits for the table to change, without a question to anybody meanwhile. */
@@ -23,7 +30,7 @@ function changed(): void {
   const fds = Buffer.alloc(8);
   fds.writeInt32LE(table, 0);
   fds.writeInt16LE(POLL.PRI, 4);
-  // SIGCHLD of the reader comes first.
+  // SIGCHLD again.
   while (sys.poll(fds, 1, 1000) < 0);
 }
 

@@ -30,8 +30,8 @@ export interface Answers {
   /** Where a read puts its bytes, from `outStart` on; each is answered before the next one is asked. */
   readonly out: Buffer;
   readonly outStart: number;
-  /** Returns false if nobody takes the file any more. */
-  opened(id: number, fh: number, node: FileNode): boolean;
+  /** @param flags of open(2) @returns false if nobody takes the file any more */
+  opened(id: number, fh: number, node: FileNode, flags: number): boolean;
   /** `result` bytes are in `out`. */
   read(id: number, result: number): void;
   written(id: number, result: number): void;
@@ -101,11 +101,11 @@ export class HandleTable {
     } catch (error) {
       return this.answers.done(id, this.failed(error));
     }
-    if (!(result instanceof Promise)) return this.opened(id, handle, result, node);
+    if (!(result instanceof Promise)) return this.opened(id, handle, result, node, flags);
     const record = this.pending.hold(WAIT.OPEN, id, handle);
     result.then(
       (file) => {
-        if (this.pending.settle(record)) this.opened(id, handle, file, node);
+        if (this.pending.settle(record)) this.opened(id, handle, file, node, flags);
         else this.releaseFile(file);
       },
       (error: unknown) => {
@@ -114,10 +114,10 @@ export class HandleTable {
     );
   }
 
-  private opened(id: number, handle: Handle, file: OpenFile, node: FileNode): void {
+  private opened(id: number, handle: Handle, file: OpenFile, node: FileNode, flags: number): void {
     handle.file = file;
     this.handles.set(handle.fh, handle);
-    if (this.answers.opened(id, handle.fh, node)) return;
+    if (this.answers.opened(id, handle.fh, node, flags)) return;
     this.release(handle.fh);
   }
 

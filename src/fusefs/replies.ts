@@ -5,6 +5,7 @@
 import { constants } from 'node:os';
 import { FUSE_MAX_IO_BYTES, NAME_VALID_MS } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
+import { O } from '../sys/libc.js';
 import {
   ATTR_OUT,
   ENTRY_OUT,
@@ -36,8 +37,6 @@ export const BLOCK_BYTES = 128 << 10;
 /** Bytes of a name, limits.h. */
 export const NAME_BYTES = 255;
 
-/** Nobody has to be told of the close of a text. */
-const TEXT_FLAGS = FOPEN.DIRECT_IO | FOPEN.NOFLUSH;
 const STREAM_FLAGS = FOPEN.DIRECT_IO | FOPEN.NONSEEKABLE | FOPEN.STREAM;
 
 export class Replies implements Answers {
@@ -140,8 +139,10 @@ export class Replies implements Answers {
     return result < 0 ? this.empty(unique, result) : this.struct(unique, POLL_OUT, { revents: result });
   }
 
-  opened(unique: number, fh: number, node: FileNode): boolean {
-    return this.struct(unique, OPEN_OUT, { fh, open_flags: node.stream ? STREAM_FLAGS : TEXT_FLAGS });
+  opened(unique: number, fh: number, node: FileNode, flags: number): boolean {
+    // Who only reads has nothing to be told at its close, and a killed reader's rule is gone the sooner.
+    const close = (flags & O.ACCMODE) === O.RDONLY ? FOPEN.NOFLUSH : 0;
+    return this.struct(unique, OPEN_OUT, { fh, open_flags: (node.stream ? STREAM_FLAGS : FOPEN.DIRECT_IO) | close });
   }
 
   read(unique: number, result: number): void {

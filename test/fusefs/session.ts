@@ -180,11 +180,27 @@ t.test('names and attributes', async (t) => {
 t.test('open files', async (t) => {
   await t.test('OPEN says how the kernel is to treat the file', async (t) => {
     const server = bench();
-    const flags = (name: string): number =>
-      decode(OPEN_OUT, server.ask('OPEN', { nodeid: server.lookup(name) }).message).open_flags;
-    t.equal(flags('echo'), 21);
-    t.equal(flags('ctl'), 21);
-    t.equal(flags('text'), 1);
+    const flags = (name: string, access: number): number =>
+      decode(OPEN_OUT, server.ask('OPEN', { nodeid: server.lookup(name), values: { flags: access } }).message)
+        .open_flags;
+    t.equal(flags('echo', O.RDWR), 21);
+    t.equal(flags('ctl', O.WRONLY), 21);
+    t.equal(flags('echo', O.RDONLY), 53, 'who only reads is not asked at its close');
+    t.equal(flags('text', O.RDONLY), 33);
+  });
+
+  await t.test('the kernel may go by a directory or a text for a moment, by a stream not at all', async (t) => {
+    const server = bench();
+    for (const [name, nanoseconds] of [
+      ['echo', 0],
+      ['text', NAME_VALID_MS * 1e6],
+    ] as const) {
+      const entry = decode(ENTRY_OUT, server.ask('LOOKUP', { names: [name] }).message);
+      t.match(entry, { entry_valid: 0, entry_valid_nsec: nanoseconds, attr_valid: 0, attr_valid_nsec: nanoseconds });
+      const attr = decode(ATTR_OUT, server.ask('GETATTR', { nodeid: entry.nodeid }).message);
+      t.equal(attr.attr_valid_nsec, nanoseconds);
+    }
+    t.equal(decode(ATTR_OUT, server.ask('GETATTR').message).attr_valid_nsec, NAME_VALID_MS * 1e6);
   });
 
   await t.test('OPEN tells the file who opens it and how', async (t) => {
