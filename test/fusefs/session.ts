@@ -1,7 +1,7 @@
 import { constants } from 'node:os';
 import t from 'tap';
 import { FwdfsError } from '../../src/base/errors.js';
-import { FUSE_MAX_IO_BYTES } from '../../src/base/limits.js';
+import { FUSE_MAX_IO_BYTES, NAME_VALID_MS } from '../../src/base/limits.js';
 import { ATTR_OUT, ENTRY_OUT, INIT_OUT, OPEN_OUT, POLL_OUT, STATFS_OUT, WRITE_OUT } from '../../src/fusefs/abi.js';
 import { decode } from '../../src/fusefs/struct.js';
 import { inoOf, type Node, staticDirectory } from '../../src/fusefs/tree.js';
