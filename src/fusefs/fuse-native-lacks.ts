@@ -13,6 +13,8 @@ export const LACKS = {
     'a file has a position: a read that blocks holds up a write on the same descriptor, and lseek and pread do not give ESPIPE',
   'late-nonblock': 'O_NONBLOCK counts only when open was given it',
   'own-inode': 'all openers of a name share an inode: a write that is held holds up their writes, O_TRUNC and utimes',
+  'open-attributes':
+    'fstat asks by name: of an open file whose name is gone it gives ENOENT, and cat, which asks before it reads or writes, ends',
   'large-requests': 'the kernel cuts reads and writes into pieces of 128 KiB',
   'wide-inodes': 'stat shows the low 32 bits of the inode number',
   'nested-mount-point': 'it does not mount on a directory that is a mount point already',

@@ -94,6 +94,14 @@ os.read(f, 1)`);
     t.match((await other.outcome).stderr, /BlockingIOError/);
   });
 
+  await lack('open-attributes', async (t) => {
+    const line =
+      'exec 3< $M/text; echo forget text > $M/ctl; while [ -e $M/text ]; do :; done; cat <&3; read -r -u 3 a; echo $a';
+    const { stdout, stderr } = await mount.sh(line);
+    t.match(stderr, /No such file or directory/);
+    t.match(stdout, /^\S/, 'read(2) itself still works');
+  });
+
   await lack('large-requests', async (t) => {
     await mount.sh('dd if=$M/bulk of=/dev/null bs=1M count=4 status=none');
     await mount.sh('dd if=/dev/zero of=$M/bulk bs=1M count=4 status=none conv=notrunc');

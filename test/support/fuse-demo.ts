@@ -203,6 +203,8 @@ export function demo(): Demo {
         await Promise.resolve();
         if (line === 'fail') throw new FwdfsError('already-there', 'the command fail');
         if (line === 'hang') await new Promise(() => undefined);
+        // Whoever has it open keeps it.
+        if (line === 'forget text') children.delete('text');
         if (line === 'let go') {
           letGo = true;
           for (const wake of wakeHeld) wake();

@@ -117,6 +117,8 @@ show([os.write(fd, frame), os.writev(fd, [frame[:14], frame[14:50], frame[50:]])
   },
   {
     title: 'hex gives one line a packet, which the read of a shell takes',
+    // The shell would seek back to the end of the line.
+    needs: ['stream'],
     async run(scene, t) {
       const shell = scene.start(
         'exec 3< $F/eth0:ether:0x88b5:hex; echo open; read -u 3 a; read -u 3 b; echo $a; echo $b',

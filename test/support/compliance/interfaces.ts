@@ -43,6 +43,7 @@ const cases: readonly Case[] = [
   },
   {
     title: 'a working directory within .if of an interface that went says so, and a file that is open keeps its text',
+    needs: ['open-attributes'],
     async run(scene, t) {
       scene.lab.fwd.run('ip link add dyn0 type veth peer name dyn1');
       await until(async () => (await scene.sh('cat $F/.if/dyn0/mtu')).status === 0);
@@ -154,6 +155,7 @@ const cases: readonly Case[] = [
   },
   {
     title: 'a frame for an interface that went fails its close with EIO, and .state says why',
+    needs: ['open-attributes'],
     async run(scene, t) {
       const { lab } = scene;
       lab.fwd.run('ip link add dyn0 type veth peer name dyn1');

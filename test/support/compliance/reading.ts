@@ -288,6 +288,7 @@ show([err(os.read, w, 100), err(os.write, r, b'x')])
   },
   {
     title: 'there is no position: lseek and pread give ESPIPE, as on a pipe',
+    needs: ['stream'],
     async run(scene, t) {
       const script = `
 fd = os.open(p('eth0'), os.O_RDWR)
