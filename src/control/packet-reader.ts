@@ -32,6 +32,19 @@ const segmenter = new Segmenter();
  */
 const UNCUT_READ_BYTES = (128 << 10) - 4096;
 
+const fileHeaders = new Map<number, Buffer>();
+
+/** The header of a capture, one for all readers. */
+function fileHeader(linkType: number): Buffer {
+  let header = fileHeaders.get(linkType);
+  if (header === undefined) {
+    header = Buffer.alloc(PCAP_FILE_HEADER_BYTES);
+    writeFileHeader(header, 0, linkType);
+    fileHeaders.set(linkType, header);
+  }
+  return header;
+}
+
 export interface ReaderOptions {
   readonly framing: Framing;
   /** Super-frames and unfinished checksums as they are. */
@@ -66,10 +79,7 @@ export class PacketReader {
     this.queue = options.queue;
     this.counters = options.counters;
     this.wake = options.wake;
-    if (options.framing === 'pcap') {
-      this.preamble = Buffer.alloc(PCAP_FILE_HEADER_BYTES);
-      writeFileHeader(this.preamble, 0, options.linkType);
-    }
+    if (options.framing === 'pcap') this.preamble = fileHeader(options.linkType);
   }
 
   /** No packets will come any more. */

@@ -11,6 +11,13 @@
  */
 import type { ChunkPool } from '../base/chunks.js';
 
+const EMPTY = Buffer.alloc(0);
+/** Thousands of readers may be open and quiet: those that never got a packet share it. */
+const NO_LENGTHS = new Uint32Array(0);
+const LEAST_LENGTHS = 16;
+/** A ring that grew larger than this is given up when the queue runs empty. */
+const KEPT_LENGTHS = 1024;
+
 export class ReaderQueue {
   private readonly pool: ChunkPool;
   private readonly limit: number;
@@ -19,7 +26,7 @@ export class ReaderQueue {
   private head = 0;
   private tail = 0;
   private bytes = 0;
-  private lengths = new Uint32Array(16);
+  private lengths = NO_LENGTHS;
   private lengthHead = 0;
   private lengthCount = 0;
   /** Bytes of the first record that were read already. */
@@ -69,7 +76,7 @@ export class ReaderQueue {
   }
 
   private growLengths(): void {
-    const grown = new Uint32Array(this.lengths.length * 2);
+    const grown = new Uint32Array(Math.max(this.lengths.length * 2, LEAST_LENGTHS));
     for (let i = 0; i < this.lengthCount; i++) {
       grown[i] = this.lengths[(this.lengthHead + i) & (this.lengths.length - 1)] ?? 0;
     }
@@ -130,7 +137,7 @@ export class ReaderQueue {
     if (this.chunks.length === 0) {
       this.tail = 0;
       this.chunk = EMPTY;
-      if (this.lengths.length > KEPT_LENGTHS) this.lengths = new Uint32Array(16);
+      if (this.lengths.length > KEPT_LENGTHS) this.lengths = NO_LENGTHS;
       this.lengthHead = 0;
     }
   }
@@ -148,7 +155,3 @@ export class ReaderQueue {
     this.begun = 0;
   }
 }
-
-const EMPTY = Buffer.alloc(0);
-/** A ring that grew larger than this is given up when the queue runs empty. */
-const KEPT_LENGTHS = 1024;
