@@ -38,6 +38,7 @@ export interface DownChannel {
 
 interface Waiter {
   readonly sequence: number;
+  readonly abandoned: AbortSignal | undefined;
   resolve(): void;
   reject(error: Error): void;
 }
@@ -68,6 +69,8 @@ export class DownTunnel {
   private end = 0;
   private waiters: Waiter[] = [];
   private failure: FwdfsError | null = null;
+  /** The session was resumed, and errors may have been lost before: until the first confirmation. */
+  private uncertain = false;
   /** Told why a barrier will fail, for `.state`. */
   private readonly onError: (text: string) => void;
   /** Called when credit came back. */
@@ -104,6 +107,7 @@ export class DownTunnel {
   /** Before the next writer takes over a drained tunnel: the failures of the one before are not its own. */
   reuse(): this {
     this.failure = null;
+    this.uncertain = false;
     this.wanted = 1;
     this.wake = keep;
     return this;
@@ -163,12 +167,16 @@ export class DownTunnel {
   confirm(sequence: number, errno: number): void {
     if (sequence > this.sequence || sequence < this.confirmed) return;
     if (errno !== 0 && sequence > this.confirmed) {
-      // Barriers that wait for the frames before it are not concerned.
-      this.confirmed = sequence - 1;
-      this.settle();
+      // Barriers that wait for the frames before it are not concerned; but after a resume the forwarder tells the newest
+      // error alone, and it stands for every frame that was not confirmed before.
+      if (!this.uncertain) {
+        this.confirmed = sequence - 1;
+        this.settle();
+      }
       this.fail(`${this.symbol}: frame not sent (${errnoName(errno)})`);
     }
     this.confirmed = sequence;
+    this.uncertain = false;
     while (this.chunks.length > 0) {
       const chunk = this.chunks[0] as Buffer;
       const last = this.chunks.length === 1;
@@ -198,22 +206,27 @@ export class DownTunnel {
     this.onError(text);
   }
 
-  /** Barrier: resolves when all that was taken so far is on the interface; rejects, once, if a frame was not. */
-  sync(): Promise<void> {
+  /**
+   * Barrier: resolves when all that was taken so far is on the interface; rejects, once, if a frame was not.
+   * @param abandoned whoever waits has gone: a failure is for those who come after
+   */
+  sync(abandoned?: AbortSignal): Promise<void> {
     this.flush();
     return new Promise((resolve, reject) => {
-      this.waiters.push({ sequence: this.sequence, resolve, reject });
+      this.waiters.push({ sequence: this.sequence, abandoned, resolve, reject });
       this.settle();
     });
   }
 
+  /** Whoever waits for the same frames is told the same. */
   private settle(): void {
-    while (this.waiters.length > 0) {
-      const waiter = this.waiters[0] as Waiter;
-      if (waiter.sequence > this.confirmed) return;
-      this.waiters.shift();
-      const failure = this.failure;
-      this.failure = null;
+    let count = 0;
+    while (count < this.waiters.length && (this.waiters[count] as Waiter).sequence <= this.confirmed) count += 1;
+    const ready = this.waiters.splice(0, count).filter(({ abandoned }) => abandoned?.aborted !== true);
+    if (ready.length === 0) return;
+    const { failure } = this;
+    this.failure = null;
+    for (const waiter of ready) {
       if (failure === null) waiter.resolve();
       else waiter.reject(failure);
     }
@@ -221,6 +234,7 @@ export class DownTunnel {
 
   /** The session goes on: the forwarder has everything up to `received`, the rest is sent again. */
   resume(received: number): void {
+    this.uncertain = true;
     for (const [index, chunk] of this.chunks.entries()) {
       const last = index === this.chunks.length - 1;
       const end = last ? this.end : (this.ends[index] ?? 0);

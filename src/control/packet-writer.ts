@@ -105,14 +105,25 @@ export class PacketWriter implements FrameSink {
     const time = seconds * 1000 + nanoseconds / NS_PER_MS;
     if (Number.isNaN(this.paceStart)) this.paceStart = now - time;
     const wait = this.paceStart + time - now;
-    if (wait <= PACE_TOLERANCE_MS) return true;
     if (this.paceTimer !== null) clearTimeout(this.paceTimer);
-    this.paceTimer = setTimeout(this.wake, Math.min(wait, MAX_TIMER_MS));
+    this.paceTimer = null;
+    if (wait <= PACE_TOLERANCE_MS) return true;
+    this.paceTimer = setTimeout(this.due, Math.min(wait, MAX_TIMER_MS));
     return false;
   }
 
+  private readonly due = (): void => {
+    this.paceTimer = null;
+    this.wake();
+  };
+
+  /** FrameSink: another capture begins, with a clock of its own. */
+  begin(): void {
+    this.paceStart = Number.NaN;
+  }
+
   get canWrite(): boolean {
-    return this.tunnel.hasAnyCredit;
+    return this.tunnel.hasAnyCredit && this.paceTimer === null;
   }
 
   /** Nothing will be taken any more. */
@@ -121,15 +132,15 @@ export class PacketWriter implements FrameSink {
   }
 
   /** Barrier of fsync: what was taken is on the interface. */
-  fsync(): Promise<void> {
-    return this.tunnel.sync();
+  fsync(abandoned?: AbortSignal): Promise<void> {
+    return this.tunnel.sync(abandoned);
   }
 
   /** Barrier of close: as fsync, and nothing half-written is left. */
-  async flush(): Promise<void> {
+  async flush(abandoned?: AbortSignal): Promise<void> {
     const stream = this.stream;
     if (stream instanceof HexReader && !stream.atBoundary && !stream.finish(this)) {
-      await this.tunnel.sync();
+      await this.tunnel.sync(abandoned);
       // What it was refused for may have been credit, which is back now, or never comes.
       if (stream.error !== null || this.refusal !== null || !stream.finish(this)) {
         throw (
@@ -137,7 +148,7 @@ export class PacketWriter implements FrameSink {
         );
       }
     }
-    await this.tunnel.sync();
+    await this.tunnel.sync(abandoned);
     if (stream !== null && !stream.atBoundary) {
       throw stream.error ?? new FwdfsError('bad-capture', 'the last record is cut off');
     }

@@ -134,9 +134,9 @@ class OpenSymbol implements OpenFile {
     return events;
   }
 
-  async sync(reason: SyncReason): Promise<void> {
+  async sync(reason: SyncReason, abandoned?: AbortSignal): Promise<void> {
     if (this.writer === null) return;
-    await (reason === 'close' ? this.writer.flush() : this.writer.fsync());
+    await (reason === 'close' ? this.writer.flush(abandoned) : this.writer.fsync(abandoned));
   }
 
   release(): void {

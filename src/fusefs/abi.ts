@@ -276,6 +276,9 @@ export const NOTIFY = { POLL: 1, INVAL_INODE: 2, INVAL_ENTRY: 3, DELETE: 6 } as 
 
 export const POLL_SCHEDULE_NOTIFY = 1;
 
+/** Of `write_flags`: `lock_owner` says which process writes, as FLUSH says which one closes. */
+export const WRITE_LOCKOWNER = 2;
+
 /** File type bits of `mode`. */
 export const S_IFDIR = 0o040000;
 export const S_IFREG = 0o100000;

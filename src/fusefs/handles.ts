@@ -25,6 +25,11 @@ import type { FileNode, OpenFile, SyncReason } from './tree.js';
 
 const { EAGAIN, EBADF, EINTR, EIO, ENODEV } = constants.errno;
 
+/** The owner of a write where no process is known: every close is then a barrier. */
+export const ANYBODY = -1;
+/** Processes that write to one open file and are told apart; with more of them every close is a barrier. */
+const MAX_WRITERS = 64;
+
 /** How results reach whoever asked. `result` is a count or 0, or minus the errno. */
 export interface Answers {
   /** Where a read puts its bytes, from `outStart` on; each is answered before the next one is asked. */
@@ -49,6 +54,8 @@ interface Handle {
   file: OpenFile | undefined;
   readonly reads: Pending<Handle>[];
   readonly writes: Pending<Handle>[];
+  /** Who wrote: of them, each close(2) is a barrier. */
+  readonly writers: number[];
   /** The poll handle to tell, 0: nobody. One telling uses it up. */
   kh: number;
   events: number;
@@ -91,6 +98,7 @@ export class HandleTable {
       file: undefined,
       reads: [],
       writes: [],
+      writers: [],
       kh: 0,
       events: 0,
       dirty: false,
@@ -132,7 +140,10 @@ export class HandleTable {
     handle.reads.push(this.pending.hold(WAIT.READ, id, handle, size, position));
   }
 
-  /** The data is at `offset` of `data` and is looked at only until this returns. */
+  /**
+   * The data is at `offset` of `data` and is looked at only until this returns.
+   * @param owner the process that writes, by a number that its close(2) has too; ANYBODY where it is not known
+   */
   write(
     id: number,
     fh: number,
@@ -141,9 +152,11 @@ export class HandleTable {
     length: number,
     position: number,
     nonBlocking: boolean,
+    owner: number = ANYBODY,
   ): void {
     const handle = this.handles.get(fh);
     if (handle?.file === undefined) return this.answers.written(id, -EBADF);
+    if (!handle.writers.includes(owner)) handle.writers.push(handle.writers.length < MAX_WRITERS ? owner : ANYBODY);
     if (length === 0) return this.answers.written(id, 0);
     if (this.stopping) return this.answers.written(id, -ENODEV);
     if (handle.writes.length > 0 && handle.dirty) this.serve(handle);
@@ -167,12 +180,19 @@ export class HandleTable {
     return this.tryPoll(handle.file);
   }
 
-  /** fsync(2), and each close(2) of a descriptor. */
-  sync(id: number, fh: number, reason: SyncReason): void {
+  /**
+   * fsync(2), and each close(2) of a descriptor. A process that has only inherited the descriptor, as each child does that a
+   * writer starts, has nothing to wait for at its close, and must not be told what is the writer's to know.
+   */
+  sync(id: number, fh: number, reason: SyncReason, owner: number = ANYBODY): void {
     const handle = this.handles.get(fh);
-    if (handle?.file === undefined) return this.answers.done(id, -EBADF);
+    const file = handle?.file;
+    if (handle === undefined || file === undefined) return this.answers.done(id, -EBADF);
+    if (reason === 'close' && !handle.writers.includes(owner) && !handle.writers.includes(ANYBODY)) {
+      return this.answers.done(id, 0);
+    }
     const record = this.pending.hold(WAIT.BARRIER, id, handle);
-    this.barrier(handle.file, reason).then(
+    this.barrier(file, reason, record).then(
       () => {
         if (this.pending.settle(record)) this.answers.done(id, 0);
       },
@@ -213,6 +233,7 @@ export class HandleTable {
         // A promise that is kept already says so first: its end is in the queue of microtasks.
         setImmediate(() => {
           if (!this.pending.settle(record)) return;
+          record.abandon?.();
           if (record.kind === WAIT.TAKEN) this.answers.written(id, record.size);
           else this.answers.done(id, -EINTR);
         });
@@ -308,7 +329,7 @@ export class HandleTable {
     const file = handle.file;
     if (result <= 0 || file === undefined || !file.synchronous) return this.answers.written(id, result);
     const record = this.pending.hold(WAIT.TAKEN, id, handle, result);
-    this.barrier(file, 'write').then(
+    this.barrier(file, 'write', record).then(
       () => {
         if (this.pending.settle(record)) this.answers.written(id, result);
       },
@@ -347,8 +368,10 @@ export class HandleTable {
     }
   }
 
-  private async barrier(file: OpenFile, reason: SyncReason): Promise<void> {
-    await file.sync(reason);
+  private async barrier(file: OpenFile, reason: SyncReason, record: Pending<Handle>): Promise<void> {
+    const abandoned = new AbortController();
+    record.abandon = () => abandoned.abort();
+    await file.sync(reason, abandoned.signal);
   }
 
   private releaseFile(file: OpenFile): void {

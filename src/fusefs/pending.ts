@@ -18,6 +18,8 @@ export interface Pending<Handle> {
   size: number;
   position: number;
   data: Buffer;
+  /** Of a barrier: nobody waits for it any more. */
+  abandon?: () => void;
   /** `now` of the table when it came. */
   since: number;
 }

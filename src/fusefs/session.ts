@@ -35,11 +35,12 @@ import {
   RELEASE_IN,
   SETATTR_IN,
   WRITE_IN,
+  WRITE_LOCKOWNER,
 } from './abi.js';
 import { isGranted } from './attributes.js';
 import { type Device, REQUEST_BYTES } from './device.js';
 import { DirectoryTable } from './directories.js';
-import { HandleTable } from './handles.js';
+import { ANYBODY, HandleTable } from './handles.js';
 import { NodeTable } from './nodes.js';
 import { NAME_BYTES, Replies } from './replies.js';
 import type { RequestTimeout } from './request-timeout.js';
@@ -183,7 +184,12 @@ export class Session {
       case OP.OPEN:
         return this.open(unique, nodeid);
       case OP.FLUSH:
-        return this.handles.sync(unique, getU64(buffer, FLUSH_IN.at.fh), 'close');
+        return this.handles.sync(
+          unique,
+          getU64(buffer, FLUSH_IN.at.fh),
+          'close',
+          getU64(buffer, FLUSH_IN.at.lock_owner),
+        );
       case OP.FSYNC:
         return this.handles.sync(unique, getU64(buffer, FSYNC_IN.at.fh), 'fsync');
       case OP.RELEASE:
@@ -308,7 +314,10 @@ export class Session {
     const size = buffer.readUInt32LE(at.size);
     if (start + size > length) return void this.replies.empty(unique, -EIO);
     const nonBlocking = (buffer.readUInt32LE(at.flags) & O.NONBLOCK) !== 0;
-    this.handles.write(unique, getU64(buffer, at.fh), buffer, start, size, getU64(buffer, at.offset), nonBlocking);
+    const known = (buffer.readUInt32LE(at.write_flags) & WRITE_LOCKOWNER) !== 0;
+    const owner = known ? getU64(buffer, at.lock_owner) : ANYBODY;
+    const position = getU64(buffer, at.offset);
+    this.handles.write(unique, getU64(buffer, at.fh), buffer, start, size, position, nonBlocking, owner);
   }
 
   private poll(unique: number): void {

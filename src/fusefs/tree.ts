@@ -85,8 +85,11 @@ export interface OpenFile {
   poll(): number;
   /** True: a write is answered only after sync() (hex, O_SYNC). */
   readonly synchronous: boolean;
-  /** Barrier of fsync, of each close, and of each write if `synchronous`. Rejects with the error to be seen. */
-  sync(reason: SyncReason): Promise<void>;
+  /**
+   * Barrier of fsync, of each close, and of each write if `synchronous`. Rejects with the error to be seen. `abandoned`: a
+   * signal ended the wait, and nobody will see how this ends: an error is the next barrier's to tell.
+   */
+  sync(reason: SyncReason, abandoned?: AbortSignal): Promise<void>;
   /** The last close. Called once; nothing is called after it. */
   release(): void;
 }

@@ -23,6 +23,8 @@ export interface FrameSink {
    * @returns false: no more now. The reader stops before this frame and gives it again with the same bytes.
    */
   frame(buf: Buffer, offset: number, length: number, seconds: number, nanoseconds: number): boolean;
+  /** A capture begins, the first one or another: times before and behind it have nothing to do with each other. */
+  begin?(): void;
 }
 
 const START = 0;
@@ -259,8 +261,10 @@ export class CaptureReader {
         this.skipBytes = this.trailing;
         return true;
       case ITEM_FILE_HEADER:
+        sink.begin?.();
         return this.readFileHeader(buf, at);
       case ITEM_SECTION:
+        sink.begin?.();
         return this.readSection(buf, at);
       case ITEM_INTERFACE:
         return this.readInterface(buf, at, bytes);

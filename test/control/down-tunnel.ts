@@ -9,6 +9,7 @@ import { FakeChannel } from '../support/fake-channel.js';
 import { watchPools } from '../support/fake-pool.js';
 
 const EIO = 5;
+const EMSGSIZE = 90;
 const WINDOW = 1000;
 
 class Bench {
@@ -293,4 +294,47 @@ t.test('the next writer does not get the failures of the one before', async (t) 
   t.same(bench.sent(), [1, 2]);
   bench.tunnel.confirm(2, 0);
   t.equal(bench.wakes, wakes, 'nor is that one woken');
+});
+
+t.test('a failure is told to all who wait for it, and kept where nobody does', async (t) => {
+  const { tunnel } = new Bench();
+  const frame = Buffer.alloc(60);
+  const outcome = (sync: Promise<void>): Promise<string> =>
+    sync.then(
+      () => 'sent',
+      () => 'not sent',
+    );
+  tunnel.send(frame, 0, 60);
+  const both = [outcome(tunnel.sync()), outcome(tunnel.sync())];
+  tunnel.confirm(1, EMSGSIZE);
+  t.same(await Promise.all(both), ['not sent', 'not sent']);
+  t.equal(await outcome(tunnel.sync()), 'sent', 'it was told');
+  tunnel.send(frame, 0, 60);
+  const abandoned = new AbortController();
+  void outcome(tunnel.sync(abandoned.signal));
+  abandoned.abort();
+  tunnel.confirm(2, EMSGSIZE);
+  t.equal(await outcome(tunnel.sync()), 'not sent', 'a signal had ended the one that waited');
+});
+
+t.test('the first error after a resume stands for all that was not confirmed before', async (t) => {
+  const { tunnel } = new Bench();
+  const frame = Buffer.alloc(60);
+  const outcome = (sync: Promise<void>): Promise<string> =>
+    sync.then(
+      () => 'sent',
+      () => 'not sent',
+    );
+  tunnel.send(frame, 0, 60);
+  const first = outcome(tunnel.sync());
+  tunnel.send(frame, 0, 60);
+  tunnel.resume(2);
+  // Of two errors the forwarder tells the newest.
+  tunnel.confirm(2, EMSGSIZE);
+  t.equal(await first, 'not sent');
+  tunnel.send(frame, 0, 60);
+  const third = outcome(tunnel.sync());
+  tunnel.send(frame, 0, 60);
+  tunnel.confirm(4, EMSGSIZE);
+  t.equal(await third, 'sent', 'from then on an error names its frame again');
 });

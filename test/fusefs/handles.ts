@@ -12,6 +12,12 @@ import { Puppet, scene, Told, write } from '../support/fuse-puppet.js';
 
 const { EAGAIN, EBADF, EINTR, EIO, EEXIST, ENODEV } = constants.errno;
 
+/** Of who wrote, if only nothing, each close is a barrier. */
+function wrote(told: Told, table: HandleTable, fh: number, owner?: number): void {
+  table.write(90, fh, Buffer.alloc(0), 0, 0, 0, false, owner);
+  told.take();
+}
+
 t.test('a read that finds something is answered at once', async (t) => {
   const { told, table, file, fh } = scene();
   file.chunks = ['abc'];
@@ -98,6 +104,7 @@ t.test('a synchronous write is answered after its barrier, with the barrier’s 
 
 t.test('fsync and close wait for the barrier and tell its error', async (t) => {
   const { told, table, file, fh } = scene();
+  wrote(told, table, fh);
   table.sync(2, fh, 'close');
   table.sync(4, fh, 'fsync');
   t.same(
@@ -111,6 +118,35 @@ t.test('fsync and close wait for the barrier and tell its error', async (t) => {
   file.syncs[1]?.reject(new FwdfsError('already-there', 'x'));
   await turn();
   t.same(told.take(), [`done 4 -${EEXIST}`]);
+});
+
+t.test('who has not written closes without a barrier', async (t) => {
+  const { told, table, file, fh } = scene();
+  table.sync(2, fh, 'close', 7);
+  t.same(told.take(), ['done 2 0']);
+  wrote(told, table, fh, 7);
+  table.sync(4, fh, 'close', 8);
+  t.same(told.take(), ['done 4 0'], 'a child that has only inherited it');
+  table.sync(6, fh, 'close', 7);
+  table.sync(8, fh, 'fsync', 8);
+  t.same(told.take(), []);
+  t.equal(file.syncs.length, 2);
+  for (let owner = 100; owner < 170; owner += 1) wrote(told, table, fh, owner);
+  table.sync(10, fh, 'close', 9);
+  t.same(told.take(), [], 'too many write to be told apart');
+});
+
+t.test('a barrier that an interrupt ended says so to the file, which has its error for the next one', async (t) => {
+  const { told, table, file, fh } = scene();
+  table.sync(2, fh, 'fsync');
+  table.sync(4, fh, 'fsync');
+  table.interrupt(2);
+  await turn();
+  t.same(told.take(), [`done 2 -${EINTR}`]);
+  t.same(
+    file.syncs.map(({ abandoned }) => abandoned?.aborted),
+    [true, false],
+  );
 });
 
 t.test('an interrupt ends a blocked read or write at once, and nobody else', async (t) => {
@@ -132,6 +168,7 @@ t.test('an interrupt ends a blocked read or write at once, and nobody else', asy
 
 t.test('an interrupted barrier ends with EINTR, and its own end later changes nothing', async (t) => {
   const { told, table, file, fh } = scene();
+  wrote(told, table, fh);
   table.sync(2, fh, 'close');
   table.sync(4, fh, 'fsync');
   table.interrupt(2);
@@ -146,6 +183,7 @@ t.test('an interrupted barrier ends with EINTR, and its own end later changes no
 
 t.test('a barrier that is reached already is not spoilt by an interrupt', async (t) => {
   const { told, table, file, fh } = scene();
+  wrote(told, table, fh);
   table.sync(2, fh, 'close');
   file.syncs[0]?.resolve();
   table.interrupt(2);
@@ -200,6 +238,7 @@ t.test('an open that nobody waits for any more is released', async (t) => {
 
 t.test('what a file throws is the errno of that request alone', async (t) => {
   const { told, table, file, fh } = scene();
+  wrote(told, table, fh);
   const fail = (): never => {
     throw new FwdfsError('already-there', 'x');
   };
@@ -302,6 +341,7 @@ t.test('more blocked readers than one turn serves are all answered', async (t) =
 
 t.test('the last close releases the file, and its wake is of no effect then', async (t) => {
   const { told, table, file, fh } = scene();
+  wrote(told, table, fh);
   file.wake();
   table.release(fh);
   table.release(fh);
@@ -322,6 +362,7 @@ t.test('stopping: readers get the end of the file, writes and opens ENODEV, clos
   table.read(2, fh, 1, 0, false);
   write(table, 4, fh, 'x');
   table.open(6, never, 0, 0, 0, 0);
+  wrote(told, table, fh);
   table.sync(8, fh, 'close');
   table.poll(fh, 9, POLL.IN);
   table.stop();
@@ -341,6 +382,7 @@ t.test('stopping: readers get the end of the file, writes and opens ENODEV, clos
 t.test('the end releases every file and answers nobody', async (t) => {
   const { told, table, file, fh } = scene();
   table.read(2, fh, 1, 0, false);
+  wrote(told, table, fh);
   table.sync(4, fh, 'close');
   table.end();
   file.chunks = ['a'];

@@ -2,7 +2,16 @@ import { constants } from 'node:os';
 import t from 'tap';
 import { FwdfsError } from '../../src/base/errors.js';
 import { FUSE_MAX_IO_BYTES, NAME_VALID_MS } from '../../src/base/limits.js';
-import { ATTR_OUT, ENTRY_OUT, INIT_OUT, OPEN_OUT, POLL_OUT, STATFS_OUT, WRITE_OUT } from '../../src/fusefs/abi.js';
+import {
+  ATTR_OUT,
+  ENTRY_OUT,
+  INIT_OUT,
+  OPEN_OUT,
+  POLL_OUT,
+  STATFS_OUT,
+  WRITE_OUT,
+  WRITE_LOCKOWNER,
+} from '../../src/fusefs/abi.js';
 import { decode } from '../../src/fusefs/struct.js';
 import { inoOf, type Node, staticDirectory } from '../../src/fusefs/tree.js';
 import { O, POLL } from '../../src/sys/libc.js';
@@ -268,10 +277,14 @@ t.test('open files', async (t) => {
     const echo = server.open('echo');
     const held = server.open('held');
     const slow = server.open('slow-close');
+    const written = { fh: slow, size: 0, write_flags: WRITE_LOCKOWNER, lock_owner: 7 };
+    server.ask('WRITE', { values: written, data: Buffer.alloc(0) });
+    const other = server.ask('FLUSH', { values: { fh: slow, lock_owner: 8 } });
+    t.equal(other.error, 0, 'who has only inherited the file waits for nothing');
     const targets = [
       server.send('READ', { values: { fh: echo, size: 1 } }),
       server.send('WRITE', { values: { fh: held, size: 1 }, data: Buffer.from('x') }),
-      server.send('FLUSH', { values: { fh: slow } }),
+      server.send('FLUSH', { values: { fh: slow, lock_owner: 7 } }),
       server.send('FSYNC', { values: { fh: slow } }),
       server.send('OPEN', { nodeid: server.lookup('slow-open') }),
     ];

@@ -51,7 +51,12 @@ export class Puppet implements OpenFile {
   room = 0;
   bits = 0;
   written = '';
-  syncs: { reason: SyncReason; resolve: () => void; reject: (error: Error) => void }[] = [];
+  syncs: {
+    reason: SyncReason;
+    abandoned: AbortSignal | undefined;
+    resolve: () => void;
+    reject: (error: Error) => void;
+  }[] = [];
   released = 0;
   wake: () => void = () => undefined;
 
@@ -74,8 +79,8 @@ export class Puppet implements OpenFile {
     return this.bits;
   }
 
-  sync(reason: SyncReason): Promise<void> {
-    return new Promise((resolve, reject) => this.syncs.push({ reason, resolve, reject }));
+  sync(reason: SyncReason, abandoned?: AbortSignal): Promise<void> {
+    return new Promise((resolve, reject) => this.syncs.push({ reason, abandoned, resolve, reject }));
   }
 
   release(): void {
