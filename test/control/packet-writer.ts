@@ -274,6 +274,24 @@ t.test('paced: frames leave at the distances of their times', async (t) => {
   t.ok(times[1]! < 15 && times[2]! >= 19 && times[3]! >= 34, times.map(Math.round).join(' '));
 });
 
+t.test('paced: a file is writable when its next frame is due, and each capture has a clock of its own', async (t) => {
+  const bench = new Bench({ paced: true });
+  t.teardown(() => bench.writer.release());
+  const first = Buffer.concat([pcapHeader(), record(frame(1), 1000)]);
+  t.equal(bench.write(first), first.length);
+  t.ok(bench.writer.canWrite);
+  const later = record(frame(2), 1000, 20e6);
+  t.equal(bench.write(later), -EAGAIN);
+  t.notOk(bench.writer.canWrite, 'a poll would say so again and again');
+  await bench.untilWoken();
+  t.ok(bench.writer.canWrite);
+  t.equal(bench.write(later), later.length);
+  const day = 86_400;
+  const another = Buffer.concat([pcapHeader(), record(frame(3), 1000 + day)]);
+  t.equal(bench.write(another), another.length, 'its first frame goes at once');
+  t.equal(bench.write(record(frame(4), 1000 + day, 5e6)), -EAGAIN, 'and the next one 5 ms after it');
+});
+
 t.test('paced: a frame that is due in years keeps no timer running hot', async (t) => {
   const bench = new Bench({ paced: true });
   const header = Buffer.concat([pcapHeader(), record(frame(1), 0)]);
