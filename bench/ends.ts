@@ -5,6 +5,7 @@
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { Daemon, FWDFS, Lab, shell, until } from '../test/support/lab.js';
 import { connectVeth, Netns } from '../test/support/netns.js';
 import { summary } from './support/frames.js';
@@ -21,36 +22,38 @@ export async function benchSignals(lab: Lab): Promise<void> {
   row('kill -9 of a blocked cat until the rule is gone, 300', await run('kill9', 300), 'p99 10 ms');
 }
 
-/** Resident memory of both daemons with more and more rules held open by one process. */
+/** Memory of both daemons with more and more rules held open by one process: what is live, and what the kernel counts. */
 export async function benchRules(): Promise<void> {
-  const lab = await Lab.start();
+  const lab = await Lab.start({ nodeArguments: [`--import=${pathToFileURL(join(here, 'support/collect.js')).href}`] });
   try {
-    const pids = [lab.forwarder?.pid ?? 0, lab.control?.pid ?? 0];
+    const daemons = [lab.forwarder, lab.control].flatMap((daemon) => daemon ?? []);
     const opens = new Helper('opens.js', lab.file(''));
-    const settled = async (count: number): Promise<number[]> => {
+    const memory = async (count: number): Promise<{ live: number[]; resident: number[] }> => {
       await opens.ask(String(count));
-      let least = pids.map(residentKb);
-      // Garbage of the opening itself goes with time.
-      for (let i = 0; i < 10; i++) {
-        await new Promise((resolve) => setTimeout(resolve, 500));
-        least = pids.map((pid, index) => Math.min(residentKb(pid), least[index] ?? 0));
+      const live: number[] = [];
+      for (const daemon of daemons) {
+        const mark = daemon.log.length;
+        process.kill(daemon.pid, 'SIGUSR2');
+        const said = (): RegExpExecArray | null => /heap (\d+)\n/.exec(daemon.log.slice(mark));
+        await until(() => said() !== null);
+        live.push(Number(said()?.[1]));
       }
-      return least;
+      return { live, resident: daemons.map(({ pid }) => residentKb(pid) * 1024) };
     };
-    // Everything is compiled, and the heaps have the size that opening takes.
-    for (let i = 0; i < 3; i++) {
-      await opens.ask('2000');
-      await opens.ask('0');
-    }
-    const empty = await settled(0);
-    const some = await settled(2000);
-    const many = await settled(10_000);
+    // Everything is compiled, and every cache is filled.
+    await opens.ask('200');
+    const empty = await memory(0);
+    const some = await memory(2000);
     await opens.ask('0');
     await opens.end();
-    const per = (more: number[], less: number[], count: number): string =>
-      more.map((kb, index) => (((kb - (less[index] ?? 0)) * 1024) / count).toFixed(0)).join(' + ');
-    row('memory per open rule, 2,000 open, forwarder + control', `${per(some, empty, 2000)} bytes`, '4,000 bytes');
-    row('the same, from 2,000 to 10,000 open', `${per(many, some, 8000)} bytes`);
+    const per = (more: number[], less: number[]): string =>
+      more.map((bytes, index) => Math.round((bytes - (less[index] ?? 0)) / 2000)).join(' + ');
+    row(
+      'live memory per open rule, 2,000 open',
+      `${per(some.live, empty.live)} bytes (forwarder + control)`,
+      '4,000 bytes',
+    );
+    row('resident, with the garbage of opening them', `${per(some.resident, empty.resident)} bytes`);
   } finally {
     await lab.stop();
   }

@@ -36,6 +36,8 @@ export interface LabOptions {
   readonly mountOptions?: string;
   readonly logLevel?: string;
   readonly traceFuse?: boolean;
+  /** Arguments of node, for both daemons. */
+  readonly nodeArguments?: readonly string[];
 }
 
 /** A child whose output is kept, for the message of a failing test. */
@@ -291,6 +293,7 @@ ${this.options.permissions ?? everything.join('\n')}
     this.forwarder = new Daemon([
       ...this.fwd.prefix,
       process.execPath,
+      ...(this.options.nodeArguments ?? []),
       FWDFS,
       'forwarder',
       '--config',
@@ -326,6 +329,7 @@ ${this.options.permissions ?? everything.join('\n')}
     return new Daemon([
       ...this.ctl.prefix,
       process.execPath,
+      ...(this.options.nodeArguments ?? []),
       FWDFS,
       'mount',
       '-f',
