@@ -117,7 +117,7 @@ export class TransferControl {
     if (distribution.countOf(peer) >= MAX_RULES_PER_CONTROL) {
       throw new FwdfsError('too-many', `${peer.identity} has ${MAX_RULES_PER_CONTROL} rules`);
     }
-    if (fields.claim) this.requireUnclaimed(fields.interface, protocol);
+    if (fields.claim) this.requireClaimable(entry, protocol);
     const rule: Rule = {
       peer,
       interface: fields.interface,
@@ -165,8 +165,12 @@ export class TransferControl {
     throw new FwdfsError('not-permitted', `${peer.identity} may not ${what} ${protocol.text} of ${interfaceName}`);
   }
 
-  private requireUnclaimed(interfaceName: string, protocol: ProtocolAddress): void {
+  private requireClaimable({ name: interfaceName, present }: ForwarderInterface, protocol: ProtocolAddress): void {
     const { distribution } = this.options;
+    // The hooks of the kernel see the interface that it is a port of.
+    if (present !== null && present.master !== 0) {
+      throw new FwdfsError('not-claimable', `${interfaceName} is a port of another interface`);
+    }
     const other = distribution.claimThatMeets(interfaceName, protocol);
     if (other !== undefined) {
       const holder = `${other.peer.identity} (${other.protocol.text})`;

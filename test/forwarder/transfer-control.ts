@@ -33,6 +33,7 @@ class Bench {
   readonly two = makePeer('ctl2').peer;
   /** What the interfaces are. */
   linkType: LinkType = 'ethernet';
+  master = 0;
   /** What the kernel was told each time: the claims. */
   readonly told: string[][] = [];
   /** What telling the kernel comes to. */
@@ -43,8 +44,9 @@ class Bench {
     this.permissions = new PermissionTable(permissions);
     const result = { sent: () => undefined, failed: () => undefined, backlogMoved: () => undefined };
     const entry = (name: string): ForwarderInterface =>
-      Object.assign(new ForwarderInterface(name, this.distribution.of(name), result, this.log), {
-        linkType: this.linkType,
+      Object.defineProperties(new ForwarderInterface(name, this.distribution.of(name), result, this.log), {
+        linkType: { value: this.linkType },
+        present: { value: { master: this.master } },
       });
     this.control = new TransferControl({
       name: 'fwd1',
@@ -163,6 +165,16 @@ t.test('an interface that nft cannot name is refused before others suffer', asyn
   const bench = new Bench();
   t.equal(await bench.claim('udp:53', bench.one, 'eth*'), 'bad-config');
   t.same([bench.rules, bench.told], [[], []]);
+});
+
+t.test('a port of a bridge cannot be claimed, and is copied as ever', async (t) => {
+  const bench = new Bench();
+  bench.master = 7;
+  t.equal(await bench.claim('udp:53'), 'not-claimable');
+  t.type(await bench.add('udp:53'), 'number');
+  t.same([bench.rules, bench.told], [['udp:53 ctl1 copy'], []]);
+  bench.master = 0;
+  t.type(await bench.claim('udp:53'), 'number');
 });
 
 t.test('a claim that ends is told to the kernel, and free for the next', async (t) => {
