@@ -29,6 +29,10 @@ export const ERRORS = {
   },
   'not-permitted': { errno: E.EACCES, advice: "add a line to the forwarder's permissions" },
   claimed: { errno: E.EBUSY, advice: 'ask its holder to close it, or open it without :claim for a copy' },
+  'not-claimable': {
+    errno: E.EOPNOTSUPP,
+    advice: 'claim at the bridge, bond or VRF whose port it is, or open it without :claim for a copy',
+  },
   'not-connected': { errno: E.ENETDOWN, advice: "look at the forwarder's .state for the reason" },
   'interface-gone': {
     errno: E.ENETDOWN,

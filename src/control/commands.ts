@@ -32,7 +32,7 @@ export class RuleCommands {
     if (words.length !== 3 || object !== 'rule' || name === undefined || (verb !== 'add' && verb !== 'remove')) {
       throw new FwdfsError('bad-command', JSON.stringify(command));
     }
-    const symbol = parseSymbolName(name);
+    const symbol = parseSymbolName(name, (whole) => this.link.interfaces.has(whole) || this.rules.has(whole));
     const key = ruleName({ ...symbol, claim: false });
     if (symbol.text !== key) throw new FwdfsError('bad-command', `a rule has a scope and nothing more: ${key}`);
     await (verb === 'add' ? this.add(key, symbol) : this.remove(key));

@@ -116,7 +116,7 @@ export class ControlDevice {
   removeForwarder(name: string): void {
     const link = this.links.get(name);
     if (link === undefined) throw new FwdfsError('no-such-forwarder', name);
-    link.close();
+    link.close('the forwarder was removed');
     this.links.delete(name);
     this.directories.delete(name);
   }

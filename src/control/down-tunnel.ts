@@ -13,6 +13,7 @@
  * gave. So nothing can drift when a connection is lost, and what the forwarder did not receive is still here to be sent
  * again (`resume`). The tunnel owns its chunks; all of them go back when everything is confirmed.
  */
+import { constants } from 'node:os';
 import { ChunkPool } from '../base/chunks.js';
 import { errnoName, FwdfsError } from '../base/errors.js';
 import { CHUNK_BYTES, CHUNK_POOL_COUNT } from '../base/limits.js';
@@ -28,6 +29,7 @@ import {
 } from '../tunnel/frames.js';
 
 const pool = new ChunkPool({ bytes: CHUNK_BYTES, keep: CHUNK_POOL_COUNT });
+const { ENETDOWN } = constants.errno;
 /** The chunk belongs to the tunnel, whatever the channel did with the bytes. */
 const keep = (): void => undefined;
 
@@ -51,6 +53,8 @@ export class DownTunnel {
   readonly protocol: string;
   /** Made at registration for the symbol, and handed from writer to writer. */
   isOfSymbol = false;
+  /** pcap link type of its frames, asked for with the tunnel; 0: not known yet. */
+  linkType = 0;
   /** What every further write gives; 0: they are taken. */
   ended = 0;
   private readonly channel: DownChannel;
@@ -97,6 +101,16 @@ export class DownTunnel {
   established(id: number, window: number): void {
     this.id = id;
     this.window = window;
+  }
+
+  /** The interface has this link type now, 0: unknown. A tunnel for another one takes nothing any more. */
+  interfaceIs(linkType: number): void {
+    if (linkType === 0) return;
+    this.linkType ||= linkType;
+    if (this.linkType === linkType) return;
+    this.ended = ENETDOWN;
+    this.isOfSymbol = false;
+    this.wake();
   }
 
   /** Nothing is under way. */

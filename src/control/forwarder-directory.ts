@@ -75,14 +75,16 @@ export class ForwarderDirectory implements DirectoryNode, SymbolUse {
   lookup(name: string): Node {
     const fixed = this.fixed.get(name);
     if (fixed !== undefined) return fixed;
-    const symbol = parseSymbolName(name);
+    const symbol = parseSymbolName(name, (whole) => this.link.interfaces.has(whole));
     if (this.link.isConnected) this.link.interfaceOf(symbol.interface);
     return new SymbolFile(inoOf(`${this.path}/${name}`), this.link, symbol, name, this);
   }
 
   list(): Entry[] {
     const names = new Set([...this.link.interfaces.keys(), ...this.open.keys()]);
-    const symbols = [...names].map((name) => ({ name, directory: false, ino: inoOf(`${this.path}/${name}`) }));
+    // An interface may have the name of a file of ours, which is what the name opens.
+    const others = [...names].filter((name) => !this.fixed.has(name));
+    const symbols = others.map((name) => ({ name, directory: false, ino: inoOf(`${this.path}/${name}`) }));
     const fixed = [...this.fixed].map(([name, node]) => ({
       name,
       directory: node.kind === 'directory',

@@ -31,7 +31,7 @@ import type { Answer, Attributes, Message, MessageArgs, Right } from '../tunnel/
 import { DownTunnel } from './down-tunnel.js';
 import { LinkChanges } from './link-changes.js';
 import type { OnDisconnect } from './on-disconnect.js';
-import { mayWrite, newInterface, type RemoteInterface, setUse } from './remote-interface.js';
+import { linkTypeOf, mayWrite, newInterface, type RemoteInterface, setUse } from './remote-interface.js';
 import { RemoteTables } from './remote-tables.js';
 import { UpPath } from './up-path.js';
 import { UpRules } from './up-rules.js';
@@ -89,6 +89,7 @@ export class ForwarderLink implements ClientHandler {
       forwarder: options.name,
       client: this.client,
       reception: options.reception,
+      linkTypeOf: (name) => linkTypeOf(this.interfaces.get(name)),
       log: options.log,
       onError: (text) => this.tellError(text),
     });
@@ -113,10 +114,11 @@ export class ForwarderLink implements ClientHandler {
     return this.client.isConnected;
   }
 
-  close(): void {
-    this.client.close();
+  /** @param reason why, one line for those who still write and for the forwarder's log */
+  close(reason = 'the control device stops'): void {
+    for (const tunnel of this.tunnels) tunnel.lost(reason);
+    this.client.close(reason);
     clearTimeout(this.expiry);
-    for (const tunnel of this.tunnels) tunnel.lost('the control device stops');
     this.rules.close();
   }
 
@@ -171,11 +173,13 @@ export class ForwarderLink implements ClientHandler {
   }
 
   private async establish(tunnel: DownTunnel): Promise<void> {
+    tunnel.linkType ||= linkTypeOf(this.interfaces.get(tunnel.interface));
     const response = await this.client.request('tunnel-generation-request', {
       control: this.client.state.localAddress,
       symbol: tunnel.symbol,
       interface: tunnel.interface,
       protocol: tunnel.protocol,
+      ...(tunnel.linkType !== 0 && { linkType: tunnel.linkType }),
     });
     if (!this.tunnels.has(tunnel)) return this.deleteTunnel(response.downTunnel);
     tunnel.established(response.downTunnel, response.window);
@@ -284,7 +288,7 @@ export class ForwarderLink implements ClientHandler {
       // It may have gone and come back so fast that no list told of it.
       this.rules.interfaceFound(fields.interface);
     } else if (type === 'table-change') this.changes.table(fields.table).tell();
-    else if (type === 'transfer-withdrawal') this.rules.withdrawn(fields.upTunnel, fields.reason);
+    else if (type === 'transfer-withdrawal') this.rules.withdrawn(fields);
   }
 
   private askAgain(): void {
@@ -337,10 +341,13 @@ export class ForwarderLink implements ClientHandler {
   private granted(remote: RemoteInterface, ...use: [Attributes | null, readonly Right[], readonly string[]]): void {
     const changed = setUse(remote, ...use);
     this.changes.interfaces.tell();
-    if (!changed) return;
-    // What the symbol's own tunnel was made for may not be allowed any more: the next writer asks.
-    for (const tunnel of this.tunnels) if (tunnel.interface === remote.name) tunnel.isOfSymbol = false;
-    this.dropSpare(remote);
+    for (const tunnel of this.tunnels) {
+      if (tunnel.interface !== remote.name) continue;
+      // What the symbol's own tunnel was made for may not be allowed any more: the next writer asks.
+      if (changed) tunnel.isOfSymbol = false;
+      tunnel.interfaceIs(linkTypeOf(remote));
+    }
+    if (remote.spare?.isOfSymbol === false) this.dropSpare(remote);
   }
 
   private unregister(name: string): void {

@@ -23,6 +23,11 @@ export function mayWrite(rights: ReadonlySet<Right>): boolean {
   return WRITE_RIGHTS.some((right) => rights.has(right));
 }
 
+/** Its pcap link type; 0: not known now. */
+export function linkTypeOf(remote: RemoteInterface | undefined): number {
+  return remote?.attributes?.linkType ?? 0;
+}
+
 /** One that was just listed: nothing is known of it yet. */
 export function newInterface(name: string): RemoteInterface {
   return { name, asked: false, attributes: null, rights: new Set(), grant: '', counters: new Counters(), spare: null };

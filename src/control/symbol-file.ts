@@ -23,7 +23,6 @@ import { mayWrite, type RemoteInterface } from './remote-interface.js';
 import type { UpTunnel } from './up-tunnel.js';
 
 const { EBADF } = constants.errno;
-const PCAP_ETHERNET = 1;
 
 const readerChunks = new ChunkPool({
   bytes: CHUNK_BYTES,
@@ -102,16 +101,16 @@ class OpenSymbol implements OpenFile {
     this.up = up;
     this.closed = closed;
     this.synchronous = symbol.framing === 'hex' || (request.flags & O.DSYNC) !== 0;
-    const linkType = remote.attributes?.linkType ?? PCAP_ETHERNET;
     const { framing, gso, paced, protocol } = symbol;
     const { wake } = request;
     if (up !== null) {
       const queue = new ReaderQueue(readerChunks, READER_QUEUE_BYTES);
-      this.reader = new PacketReader({ framing, gso, linkType, queue, counters: remote.counters, wake });
+      this.reader = new PacketReader({ framing, gso, linkType: up.linkType, queue, counters: remote.counters, wake });
       up.addReader(this.reader);
     }
     if (down !== null) {
       const { counters } = remote;
+      const { linkType } = down;
       this.writer = new PacketWriter({ framing, protocol, linkType, paced, tunnel: down, counters, wake });
     }
   }

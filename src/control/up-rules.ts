@@ -13,10 +13,11 @@
  * Openers of one rule share it; a claim is its one opener's. A rule that ended is forgotten, so the next open asks anew.
  */
 import type { Counters } from '../base/counters.js';
-import { describe, FwdfsError, hasCode } from '../base/errors.js';
+import { describe, FwdfsError, hasCode, isErrorCode } from '../base/errors.js';
 import { UP_CREDIT_BYTES } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import type { TunnelClient } from '../tunnel/client.js';
+import type { Message } from '../tunnel/messages.js';
 import type { ReceptionTable } from './tables.js';
 import { type RuleKey, ruleName, UpTunnel } from './up-tunnel.js';
 
@@ -25,6 +26,8 @@ export interface UpRulesOptions {
   readonly forwarder: string;
   readonly client: Pick<TunnelClient, 'request' | 'state'>;
   readonly reception: ReceptionTable;
+  /** pcap link type of an interface; 0: not known now. */
+  readonly linkTypeOf: (interfaceName: string) => number;
   readonly log: Logger;
   /** Told why the readers of a rule get an error, for `.state`. */
   readonly onError: (text: string) => void;
@@ -73,7 +76,8 @@ export class UpRules {
   }
 
   private async request(tunnel: UpTunnel, id: number): Promise<void> {
-    const { client } = this.options;
+    const { client, linkTypeOf } = this.options;
+    tunnel.linkType ||= linkTypeOf(tunnel.key.interface);
     try {
       await client.request('transfer-request', {
         upTunnel: id,
@@ -84,6 +88,7 @@ export class UpRules {
         scope: tunnel.key.scope,
         claim: tunnel.key.claim,
         credit: UP_CREDIT_BYTES,
+        ...(tunnel.linkType !== 0 && { linkType: tunnel.linkType }),
       });
     } catch (error) {
       tunnel.state = 'unset';
@@ -91,6 +96,12 @@ export class UpRules {
       if (hasCode(error, 'not-connected', 'timed-out')) void this.delete(id);
       else if (!hasCode(error, 'no-such-interface')) this.end(tunnel, error);
       throw error;
+    }
+    // Attributes that were on their way came before the answer.
+    tunnel.linkType ||= linkTypeOf(tunnel.key.interface);
+    if (tunnel.linkType === 0) {
+      void this.delete(id);
+      this.end(tunnel, new FwdfsError('interface-gone', tunnel.key.interface));
     }
     // The answer and the withdrawal may have come together.
     if (tunnel.failure !== null) throw tunnel.failure;
@@ -135,11 +146,11 @@ export class UpRules {
     log.warn({ forwarder, symbol: tunnel.name, reason: describe(error) }, 'a rule in use ended');
   }
 
-  /** The forwarder took the right to a rule away. */
-  withdrawn(id: number, reason: string): void {
-    const tunnel = this.options.reception.get(id);
+  /** The forwarder took a rule away. */
+  withdrawn({ upTunnel, reason, code = 'not-permitted' }: Message<'transfer-withdrawal'>): void {
+    const tunnel = this.options.reception.get(upTunnel);
     if (tunnel === undefined || tunnel.forwarder !== this.options.forwarder) return;
-    this.end(tunnel, new FwdfsError('not-permitted', reason));
+    this.end(tunnel, new FwdfsError(isErrorCode(code) ? code : 'internal', reason));
   }
 
   // --- connections ---

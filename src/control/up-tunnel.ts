@@ -33,6 +33,8 @@ export class UpTunnel {
   private readonly readers: PacketReader[] = [];
   /** Allocated by the control device, another one for every request; 0: none yet. */
   id = 0;
+  /** pcap link type that its readers take its frames for, asked for with the rule; 0: not known yet. */
+  linkType = 0;
   /** Open files and `rule add` that keep the rule. */
   holders = 0;
   /** What the forwarder answered to the latest request; `unset` also when the connection went before it did. */

@@ -12,7 +12,7 @@
  * The local address of a rule and its scope are compared last.
  */
 import { Changes } from '../base/changes.js';
-import type { FrameView } from '../packet/headers.js';
+import type { FrameView, LinkType } from '../packet/headers.js';
 import { overlaps } from '../packet/overlap.js';
 import type { ProtocolAddress } from '../packet/protocol-address.js';
 import type { Scope } from '../packet/symbol-name.js';
@@ -23,6 +23,8 @@ export interface Rule {
   readonly peer: Peer;
   readonly interface: string;
   readonly protocol: ProtocolAddress;
+  /** What the interface was when the rule was set: its readers take every frame for one of this kind. */
+  readonly linkType: LinkType;
   readonly scope: Scope;
   /** The forwarder's own kernel does not get what it matches, and no other claim meets it. */
   readonly claim: boolean;
@@ -203,6 +205,11 @@ export class DistributionTable {
 
   rulesOf(peer: Peer): Rule[] {
     return [...(this.byTunnel.get(peer)?.values() ?? [])];
+  }
+
+  /** The rules of an interface that were set for another kind of frames. */
+  rulesOfOtherKind(interfaceName: string, linkType: LinkType): Rule[] {
+    return [...this.of(interfaceName)].filter((rule) => rule.linkType !== linkType);
   }
 
   countOf(peer: Peer): number {

@@ -115,7 +115,8 @@ export class DownPath implements TransmitResult {
       throw new FwdfsError('bad-message', `down tunnel ${tunnel.id}: more than its window is under way`);
     }
     tunnel.received = sequence;
-    if (outlet === undefined || outlet.transmitter === null) {
+    // An interface that came back as one of another kind is not the one that the frame is for.
+    if (outlet === undefined || outlet.transmitter === null || outlet.linkType !== tunnel.linkType) {
       (outlet?.counters ?? this.lost).add(C.drop_tx_error, 1);
       this.failed(tunnel, sequence, ENETDOWN);
       return;

@@ -11,6 +11,7 @@
 import { Counters } from '../base/counters.js';
 import { describe, FwdfsError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
+import type { LinkType } from '../packet/headers.js';
 import { holdName } from '../sys/name-lock.js';
 import type { Answer, MessageArgs } from '../tunnel/messages.js';
 import { TunnelServer } from '../tunnel/server.js';
@@ -75,12 +76,8 @@ export class Forwarder implements SessionHandler {
       for (const session of this.peers.keys()) this.sendInterfaces(session);
       this.tables.statesChanged();
     };
-    this.interfaces.onAttributes = (name) => {
-      for (const [session, peer] of this.peers) {
-        const use = this.transfer.use(peer, name);
-        if (use !== null) session.send('interface-attribute-change', use);
-      }
-    };
+    this.interfaces.onAttributes = (name) => this.sendAttributes(name);
+    this.interfaces.onLinkType = (name, linkType) => this.endOtherKind(name, linkType);
   }
 
   /** Addresses that it listens at. */
@@ -141,6 +138,22 @@ export class Forwarder implements SessionHandler {
   /** @param again the rights may be others: each use is asked for anew */
   private sendInterfaces(session: Session, again = false): void {
     session.send('interface-list', { interfaces: this.interfaces.names, ...(again && { again }) });
+  }
+
+  private sendAttributes(name: string): void {
+    for (const [session, peer] of this.peers) {
+      const use = this.transfer.use(peer, name);
+      if (use !== null) session.send('interface-attribute-change', use);
+    }
+  }
+
+  /** Told at once: what control devices open from now on is of the new link type. */
+  private endOtherKind(name: string, linkType: LinkType): void {
+    const reason = `${name} has another link type now`;
+    for (const { peer, upTunnel } of this.transfer.linkTypeIs(name, linkType)) {
+      this.sessionOf(peer)?.send('transfer-withdrawal', { upTunnel, reason, code: 'interface-gone' });
+    }
+    this.sendAttributes(name);
   }
 
   // --- SessionHandler ---

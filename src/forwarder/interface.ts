@@ -3,7 +3,7 @@
  * 73, and what IF information acquisition section 72 knows of it.
  *
  * Owns both packet sockets while the link exists and is offered. Rules and down tunnels name the interface, not the
- * sockets, so they outlive a link that goes and comes back.
+ * sockets, so they outlive a link that goes and comes back, unless it comes back with another link type.
  */
 import { constants } from 'node:os';
 import { Counters } from '../base/counters.js';
@@ -21,6 +21,11 @@ import type { OwnAddresses } from './source-check.js';
 
 const PCAP_ETHERNET = 1;
 const { ENETDOWN } = constants.errno;
+
+/** The kind of frames that a pcap link type of ours stands for. */
+export function linkTypeOf(pcap: number): LinkType {
+  return pcap === PCAP_ETHERNET ? 'ethernet' : 'raw';
+}
 
 /** Attribute information on the interface (S213), as messages carry it. */
 export interface InterfaceAttributes {
@@ -48,6 +53,8 @@ function ownAddresses(link: Link): OwnAddresses {
 export class ForwarderInterface implements Outlet {
   readonly name: string;
   readonly counters = new Counters();
+  /** The link has this link type from now on; no frame of it was received yet. */
+  onLinkType: (linkType: LinkType) => void = () => undefined;
   linkType: LinkType = 'ethernet';
   own: OwnAddresses = { mac: Buffer.alloc(0), ip: [] };
   transmitter: InterfaceTransmitter | null = null;
@@ -93,15 +100,19 @@ export class ForwarderInterface implements Outlet {
       return;
     }
     this.own = ownAddresses(link);
-    if (this.link?.index !== link.index) {
-      this.gone();
-      this.linkType = pcap === PCAP_ETHERNET ? 'ethernet' : 'raw';
-      if (!this.open(link)) return;
+    const linkType = linkTypeOf(pcap);
+    if (this.link?.index === link.index && this.linkType === linkType) {
+      this.link = link;
+      return;
     }
+    this.gone();
+    this.linkType = linkType;
     this.link = link;
+    this.onLinkType(linkType);
+    this.open(link);
   }
 
-  private open(link: Link): boolean {
+  private open(link: Link): void {
     try {
       this.transmitter = new InterfaceTransmitter(new PacketTransmitter(link.index), this.counters, this.result);
       this.receiver = new InterfaceReceiver(
@@ -111,12 +122,10 @@ export class ForwarderInterface implements Outlet {
         this.counters,
         (errno) => this.log.debug({ interface: this.name, errno }, 'packet socket reports an error'),
       );
-      return true;
     } catch (error) {
       // Mostly the link went away between the netlink message and here; else its next change tries again.
       this.log.warn({ interface: this.name, error: describe(error) }, 'cannot open the interface');
       this.gone();
-      return false;
     }
   }
 

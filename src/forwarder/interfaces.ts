@@ -11,6 +11,7 @@ import type { Counters } from '../base/counters.js';
 import { FwdfsError } from '../base/errors.js';
 import { INTERFACE_CHANGE_DELAY_MS, DISCARD_COUNTS_MS } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
+import type { LinkType } from '../packet/headers.js';
 import { parseProtocolAddress, type ProtocolAddress } from '../packet/protocol-address.js';
 import { type Link, LinkMonitor } from '../sys/links.js';
 import { type ForwarderConfig, interfaceConfig, type ListenAddress } from './config.js';
@@ -30,6 +31,8 @@ export class Interfaces {
   onSet: () => void = () => undefined;
   /** Something about an interface changed. */
   onAttributes: (name: string) => void = () => undefined;
+  /** An interface is there, with this link type; no frame of it was received yet. */
+  onLinkType: (name: string, linkType: LinkType) => void = () => undefined;
   private readonly config: ForwarderConfig;
   private readonly distribution: DistributionTable;
   private readonly result: TransmitResult;
@@ -102,6 +105,7 @@ export class Interfaces {
     let entry = this.entries.get(link.name);
     if (entry === undefined) {
       entry = new ForwarderInterface(link.name, this.distribution.of(link.name), this.result, this.log);
+      entry.onLinkType = (linkType) => this.onLinkType(link.name, linkType);
       this.entries.set(link.name, entry);
     }
     entry.update(link);

@@ -5,6 +5,7 @@
  * devices, and an entry is found only by the peer that it was made for.
  */
 import { Changes } from '../base/changes.js';
+import type { LinkType } from '../packet/headers.js';
 import type { ProtocolAddress } from '../packet/protocol-address.js';
 import type { Peer } from './peer.js';
 
@@ -18,6 +19,8 @@ export interface DownTunnel {
   readonly symbol: string;
   /** What may be sent: frames of this protocol address, with the local end as their source. */
   readonly protocol: ProtocolAddress;
+  /** What the interface was when the tunnel was made: its frames are of this kind. */
+  readonly linkType: LinkType;
   right: SendRight;
   /** Sequence number of the last frame that arrived; each is the one before plus one. */
   received: number;
@@ -44,7 +47,14 @@ export class ReceptionTable {
   private lastId = 0;
 
   /** S805, S806: an unused id, and its entry. */
-  add(peer: Peer, interfaceName: string, symbol: string, protocol: ProtocolAddress, right: SendRight): DownTunnel {
+  add(
+    peer: Peer,
+    interfaceName: string,
+    symbol: string,
+    protocol: ProtocolAddress,
+    right: SendRight,
+    linkType: LinkType,
+  ): DownTunnel {
     this.lastId += 1;
     const tunnel: DownTunnel = {
       id: this.lastId,
@@ -52,6 +62,7 @@ export class ReceptionTable {
       interface: interfaceName,
       symbol,
       protocol,
+      linkType,
       right,
       received: 0,
       confirmed: 0,

@@ -7,6 +7,7 @@
  *     transfer request           -> permission?  -> rule in the distribution table (S1007, S226)
  *     … deletion request         -> gone (S904)
  *     new permissions            -> what lost its right is gone, or refuses its frames
+ *     another link type          -> rules for the one before are gone, and down tunnels refuse their frames
  *
  * A claim is a rule that the forwarder's own kernel has to keep quiet about: it is set when the kernel does, and no other
  * one that meets it is. It stands in the distribution table from the start, so that of two only the first is tried.
@@ -16,9 +17,11 @@
 import { describe, FwdfsError, SystemError } from '../base/errors.js';
 import { DOWN_WINDOW_BYTES, MAX_CLAIMS, MAX_DOWN_TUNNELS_PER_CONTROL, MAX_RULES_PER_CONTROL } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
+import type { LinkType } from '../packet/headers.js';
 import { parseProtocolAddress, type ProtocolAddress } from '../packet/protocol-address.js';
 import type { Message } from '../tunnel/messages.js';
 import type { DistributionTable, Rule } from './distribution-table.js';
+import { type ForwarderInterface, linkTypeOf } from './interface.js';
 import type { Interfaces } from './interfaces.js';
 import type { Peer } from './peer.js';
 import { allows, type Grant, type PermissionTable } from './permission-table.js';
@@ -75,7 +78,8 @@ export class TransferControl {
   /** S805, S806, S215. */
   generateTunnel(peer: Peer, fields: Message<'tunnel-generation-request'>): Message<'tunnel-generation-response'> {
     const { interfaces, reception, name } = this.options;
-    interfaces.get(fields.interface);
+    const entry = interfaces.get(fields.interface);
+    this.requireLinkType(entry, fields.linkType);
     const protocol = parseProtocolAddress(fields.protocol);
     const right = rightToSend(this.grantOf(peer, fields.interface), protocol);
     if (right === 'none') {
@@ -84,7 +88,7 @@ export class TransferControl {
     if (reception.countOf(peer) >= MAX_DOWN_TUNNELS_PER_CONTROL) {
       throw new FwdfsError('too-many', `${peer.identity} has ${MAX_DOWN_TUNNELS_PER_CONTROL} down tunnels`);
     }
-    const tunnel = reception.add(peer, fields.interface, fields.symbol, protocol, right);
+    const tunnel = reception.add(peer, fields.interface, fields.symbol, protocol, right, entry.linkType);
     return {
       downTunnel: tunnel.id,
       forwarder: name,
@@ -104,6 +108,7 @@ export class TransferControl {
   async addRule(peer: Peer, fields: Message<'transfer-request'>): Promise<Message<'transfer-response'>> {
     const { distribution, interfaces, log } = this.options;
     const entry = interfaces.get(fields.interface);
+    this.requireLinkType(entry, fields.linkType);
     const protocol = parseProtocolAddress(fields.protocol);
     this.requireReading(peer, fields.interface, protocol, fields.claim);
     if (distribution.get(peer, fields.upTunnel) !== undefined) {
@@ -112,11 +117,12 @@ export class TransferControl {
     if (distribution.countOf(peer) >= MAX_RULES_PER_CONTROL) {
       throw new FwdfsError('too-many', `${peer.identity} has ${MAX_RULES_PER_CONTROL} rules`);
     }
-    if (fields.claim) this.requireUnclaimed(fields.interface, protocol);
+    if (fields.claim) this.requireClaimable(entry, protocol);
     const rule: Rule = {
       peer,
       interface: fields.interface,
       protocol,
+      linkType: entry.linkType,
       scope: fields.scope,
       claim: fields.claim,
       upTunnel: fields.upTunnel,
@@ -140,6 +146,12 @@ export class TransferControl {
     return { upTunnel: fields.upTunnel };
   }
 
+  /** Whoever has an open file of another link type would take its frames for what they are not. */
+  private requireLinkType({ name, linkType }: ForwarderInterface, asked: number | undefined): void {
+    if (asked === undefined || linkTypeOf(asked) === linkType) return;
+    throw new FwdfsError('interface-gone', `${name} has another link type now`);
+  }
+
   private mayRead(peer: Peer, interfaceName: string, protocol: ProtocolAddress, claim: boolean): boolean {
     const grant = this.grantOf(peer, interfaceName);
     if (!allows(grant, 'read', protocol)) return false;
@@ -153,8 +165,12 @@ export class TransferControl {
     throw new FwdfsError('not-permitted', `${peer.identity} may not ${what} ${protocol.text} of ${interfaceName}`);
   }
 
-  private requireUnclaimed(interfaceName: string, protocol: ProtocolAddress): void {
+  private requireClaimable({ name: interfaceName, present }: ForwarderInterface, protocol: ProtocolAddress): void {
     const { distribution } = this.options;
+    // The hooks of the kernel see the interface that it is a port of.
+    if (present !== null && present.master !== 0) {
+      throw new FwdfsError('not-claimable', `${interfaceName} is a port of another interface`);
+    }
     const other = distribution.claimThatMeets(interfaceName, protocol);
     if (other !== undefined) {
       const holder = `${other.peer.identity} (${other.protocol.text})`;
@@ -214,6 +230,17 @@ export class TransferControl {
       .filter((rule) => !this.mayRead(peer, rule.interface, rule.protocol, rule.claim));
     for (const rule of withdrawn) this.removeRule(rule);
     return withdrawn.map((rule) => rule.upTunnel);
+  }
+
+  /**
+   * An interface is there with this link type: rules that were set for another one are removed. Down tunnels stay, for what
+   * is under way in them is to be refused frame by frame.
+   * @returns the rules that were removed
+   */
+  linkTypeIs(interfaceName: string, linkType: LinkType): Rule[] {
+    const ended = this.options.distribution.rulesOfOtherKind(interfaceName, linkType);
+    for (const rule of ended) this.removeRule(rule);
+    return ended;
   }
 
   /** The session is over: everything it set goes. */

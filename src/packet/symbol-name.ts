@@ -6,7 +6,7 @@
  *     eth0   eth0.100:udp:520:raw   eth0:tcp:[2001:db8::1]:80:raw:claim   eth0:both.pcap
  *
  * A colon separates because Linux forbids it in interface names. `.pcap` at the end means nothing and is taken away: some
- * programs may only read names that end so. Names arrive with LOOKUP, once per open; nothing here is on the packet path.
+ * programs may only read names that end so. Only an interface that has just this name is meant with it. Names arrive with LOOKUP, once per open; nothing here is on the packet path.
  */
 import { FwdfsError } from '../base/errors.js';
 import { MAX_SYMBOL_NAME_BYTES } from '../base/limits.js';
@@ -24,6 +24,8 @@ export type Framing = (typeof FRAMINGS)[number];
 const WORDS: ReadonlySet<string> = new Set([...SCOPES, ...FRAMINGS, 'gso', 'paced', 'claim']);
 
 const PCAP_SUFFIX = '.pcap';
+
+type IsInterface = (name: string) => boolean;
 
 export interface SymbolNameParts {
   readonly interface: string;
@@ -54,13 +56,14 @@ export interface SymbolName {
 /**
  * Takes a name apart without looking into the protocol address.
  *
+ * @param isInterface whether an interface of that name is there: the suffix is its own then
  * @throws FwdfsError bad-symbol-name
  */
-export function splitSymbolName(name: string): SymbolNameParts {
+export function splitSymbolName(name: string, isInterface: IsInterface = () => false): SymbolNameParts {
   if (Buffer.byteLength(name) > MAX_SYMBOL_NAME_BYTES) {
     throw new FwdfsError('bad-symbol-name', `a name of more than ${MAX_SYMBOL_NAME_BYTES} bytes`);
   }
-  const pcapSuffix = name.endsWith(PCAP_SUFFIX);
+  const pcapSuffix = name.endsWith(PCAP_SUFFIX) && !isInterface(name);
   const parts = splitAtColons(pcapSuffix ? name.slice(0, -PCAP_SUFFIX.length) : name);
   const interfaceName = parts[0] ?? '';
   if (!isInterfaceName(interfaceName)) throw bad(name, 'it begins with no interface name');
@@ -76,10 +79,11 @@ export function splitSymbolName(name: string): SymbolNameParts {
 }
 
 /**
+ * @param isInterface see splitSymbolName
  * @throws FwdfsError bad-symbol-name, bad-protocol-address
  */
-export function parseSymbolName(name: string): SymbolName {
-  const parts = splitSymbolName(name);
+export function parseSymbolName(name: string, isInterface?: IsInterface): SymbolName {
+  const parts = splitSymbolName(name, isInterface);
   const protocol = parseProtocolAddress(parts.protocolText);
   const has = (word: string): boolean => parts.words.includes(word);
   const scope = SCOPES.find(has) ?? 'in';

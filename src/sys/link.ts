@@ -20,6 +20,8 @@ export interface Link {
   /** IFF_*. */
   readonly flags: number;
   readonly operstate: OperationalState;
+  /** Index of the bridge, bond or VRF whose port it is; 0: of none. */
+  readonly master: number;
   /** Mbit/s, -1 where the driver does not say. Asked from the driver, as /sys may show another network namespace. */
   readonly speed: number;
   /** Addresses with their prefix lengths, `10.0.0.1/24`, in the order in which they appeared. */
@@ -86,7 +88,9 @@ function afterLink(body: Buffer, links: ReadonlyMap<number, Link>, speedOf: (nam
   // Wireless events carry hardly an attribute; what is missing stays as it was.
   const before = links.get(header.index);
   const found = attributes(body, IFINFOMSG.bytes);
-  const [name, address, mtu, state] = [IFLA.IFNAME, IFLA.ADDRESS, IFLA.MTU, IFLA.OPERSTATE].map((a) => found.get(a));
+  const [name, address, mtu, state, master] = [IFLA.IFNAME, IFLA.ADDRESS, IFLA.MTU, IFLA.OPERSTATE, IFLA.MASTER].map(
+    (a) => found.get(a),
+  );
   const ifname = name === undefined ? (before?.name ?? '') : cString(name);
   return {
     index: header.index,
@@ -97,6 +101,8 @@ function afterLink(body: Buffer, links: ReadonlyMap<number, Link>, speedOf: (nam
     flags: header.flags,
     operstate:
       state === undefined ? (before?.operstate ?? 'unknown') : (OPERATIONAL_STATES[state[0] ?? 0] ?? 'unknown'),
+    // A port of none has no such attribute, in a message that has all others.
+    master: master?.readUInt32LE(0) ?? (mtu === undefined ? (before?.master ?? 0) : 0),
     speed: speedOf(ifname),
     inet: before?.inet ?? [],
     inet6: before?.inet6 ?? [],

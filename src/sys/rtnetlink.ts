@@ -110,7 +110,7 @@ export const NLM_F = {
   CREATE: 0x400,
 } as const;
 
-export const IFLA = { ADDRESS: 1, IFNAME: 3, MTU: 4, OPERSTATE: 16, STATS64: 23 } as const;
+export const IFLA = { ADDRESS: 1, IFNAME: 3, MTU: 4, MASTER: 10, OPERSTATE: 16, STATS64: 23 } as const;
 export const IFA = { ADDRESS: 1, LOCAL: 2 } as const;
 export const RTA = { DST: 1, OIF: 4, GATEWAY: 5 } as const;
 

@@ -60,6 +60,12 @@ const symbolName = () =>
 const downTunnel = () => u32('id of the down tunnel, allocated by the forwarder, never used twice within a session');
 const upTunnel = () => u32('id of the up tunnel, allocated by the control device, never used twice within a session');
 
+const expectedLinkType = () =>
+  u16(
+    'what the frames are taken for: another interface is refused; absent: for what it is',
+    'pcap link type',
+  ).optional();
+
 const attributes = () =>
   z
     .object({
@@ -188,6 +194,7 @@ export const MESSAGES = {
       symbol: symbolName(),
       interface: interfaceName(),
       protocol: text('what may be sent through it', 'protocol address'),
+      linkType: expectedLinkType(),
     }),
   },
   'tunnel-generation-response': {
@@ -233,6 +240,7 @@ export const MESSAGES = {
         .meta({ description: 'what the interface receives, what leaves it, both, or also what is for others' }),
       claim: flag('this control device alone gets them, and answers instead of the forwarder'),
       credit: u53('payload that may be sent before the first credit frame', 'bytes'),
+      linkType: expectedLinkType(),
     }),
   },
   'transfer-response': {
@@ -260,8 +268,12 @@ export const MESSAGES = {
     from: 'forwarder',
     answer: null,
     source: 'ours',
-    doc: 'The right to a packet transfer rule was withdrawn: the rule is gone, and no frame of its up tunnel is sent any more.',
-    fields: z.object({ upTunnel: upTunnel(), reason: text('one line for the log') }),
+    doc: 'A packet transfer rule was withdrawn: the rule is gone, and no frame of its up tunnel is sent any more.',
+    fields: z.object({
+      upTunnel: upTunnel(),
+      reason: text('one line for the log'),
+      code: text('why, a code of the error table; absent: not-permitted').optional(),
+    }),
   },
   'table-request': {
     from: 'control',

@@ -57,6 +57,32 @@ t.test('interfaces are listed; a valid name is listed while it is open', async (
   }
 });
 
+t.test('interfaces with names of ours are listed once, and can be opened by another spelling', async (t) => {
+  const forwarder = await FakeForwarder.start(t);
+  forwarder.interfaces = ['.state', 'x', 'x.pcap'];
+  const { link } = startLink(t, forwarder.url);
+  await link.settled;
+  const root = new ForwarderDirectory(link);
+  t.same(names(root), [...FIXED, 'x', 'x.pcap']);
+  t.match(await text(root, '.state'), /^state\tconnected\n/);
+  const cases: [name: string, rule: string][] = [
+    ['x.pcap', 'x.pcap'],
+    ['x', 'x'],
+    ['x.pcap.pcap', 'x.pcap'],
+    ['x:raw.pcap', 'x:raw'],
+    ['x.pcap:raw', 'x.pcap:raw'],
+    ['.state.pcap', '.state'],
+    ['.state:raw', '.state:raw'],
+  ];
+  for (const [name, rule] of cases) {
+    const file = await open(root, name, O.RDONLY);
+    t.same([...forwarder.rules.values()], [rule.replace(':raw', '')], name);
+    file.release();
+    await forwarder.diary.until(`transfer-deletion-request ${rule.replace(':raw', '')}`);
+    forwarder.diary.lines.length = 0;
+  }
+});
+
 t.test('a name that cannot be opened says why', async (t) => {
   const { link } = await startPair(t);
   const root = new ForwarderDirectory(link);

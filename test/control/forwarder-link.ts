@@ -1,4 +1,5 @@
 /** src/control/forwarder-link.ts with a forwarder that can be cut off, held up and made to refuse. */
+import { constants } from 'node:os';
 import t from 'tap';
 import { FwdfsError } from '../../src/base/errors.js';
 import { ANY_PROTOCOL, parseProtocolAddress } from '../../src/packet/protocol-address.js';
@@ -6,6 +7,7 @@ import { parseSymbolName } from '../../src/packet/symbol-name.js';
 import { confirm } from '../support/fake-messages.js';
 import { ATTRIBUTES, eventually, FakeForwarder, startLink, startPair } from '../support/fake-forwarder.js';
 
+const { ENETDOWN } = constants.errno;
 const eth0 = parseSymbolName('eth0');
 const rip = parseSymbolName('eth0:udp:520');
 
@@ -441,6 +443,33 @@ t.test('a list that comes again asks for nothing that is known', async (t) => {
   t.equal(again, taken, 'it went back to its symbol');
 });
 
+t.test(
+  'an interface of another link type: its writers can go no further, and the next one gets a new tunnel',
+  async (t) => {
+    const { link, forwarder } = await startPair(t);
+    const taken = await link.acquireDown('eth0', 'eth0', ANY_PROTOCOL);
+    let wakes = 0;
+    taken.wake = () => (wakes += 1);
+    forwarder.sendLinkType(1);
+    await link.tables.read('distribution');
+    t.same([taken.ended, wakes], [0, 0], 'the same one changes nothing');
+    forwarder.sendLinkType(101);
+    await eventually(() => wakes === 1);
+    t.same([taken.ended, taken.linkType], [ENETDOWN, 1]);
+    link.releaseDown(taken);
+    await forwarder.diary.until('close eth0');
+    const next = await link.acquireDown('eth0', 'eth0', ANY_PROTOCOL);
+    t.same([next.ended, next.linkType], [0, 101]);
+  },
+);
+
+t.test('an interface of another link type: the tunnel that no writer has goes', async (t) => {
+  const { link, forwarder } = await startPair(t);
+  forwarder.sendLinkType(101);
+  await forwarder.diary.until('close eth0');
+  t.equal(link.interfaceOf('eth0').spare, null);
+});
+
 t.test('a link that is closed says goodbye, ends its readers and empties its tables', async (t) => {
   const { link, forwarder, reception, transmission } = await startPair(t);
   forwarder.confirms = false;
@@ -448,8 +477,9 @@ t.test('a link that is closed says goodbye, ends its readers and empties its tab
   const tunnel = await link.acquireDown('eth0', 'eth0', ANY_PROTOCOL);
   tunnel.send(frame('a'), 0, 60);
   const barrier = codeOf(tunnel.sync());
-  link.close();
+  link.close('the forwarder was removed');
   t.equal(await barrier, 'not-sent');
+  t.equal(link.state.lastError, 'the forwarder was removed');
   await forwarder.diary.until('closed');
   t.same(reception.rows(), []);
   link.releaseUp(rule);

@@ -10,7 +10,7 @@ import { O } from '../../src/sys/libc.js';
 import { eventually, type LinkEnd, startPair } from '../support/fake-forwarder.js';
 import { dataUp } from '../support/fake-messages.js';
 
-const { EACCES, EAGAIN, EBUSY } = constants.errno;
+const { EACCES, EAGAIN, EBUSY, EIO, ENETDOWN } = constants.errno;
 const rip = parseSymbolName('eth0:udp:520');
 
 interface Reader {
@@ -61,6 +61,39 @@ t.test(
   },
 );
 
+t.test('a withdrawal says by its code what readers get: ENETDOWN for an interface of another link type', async (t) => {
+  const pair = await startPair(t);
+  const { forwarder, link } = pair;
+  const cases: [code: string, errno: number][] = [
+    ['interface-gone', ENETDOWN],
+    ['a code of a newer forwarder', EIO],
+  ];
+  for (const [code, errno] of cases) {
+    const reader = await open(pair, 'eth0:raw');
+    const [id = 0] = [...forwarder.rules.keys()];
+    forwarder.rules.delete(id);
+    forwarder.session.send('transfer-withdrawal', { upTunnel: id, reason: 'no more', code });
+    await eventually(() => reader.wakes === 1);
+    t.same(reads(reader, 3), [-errno, 0, 0], code);
+    t.match(link.state.lastError, /^eth0: no more: /);
+    reader.file.release();
+  }
+});
+
+t.test('a rule is asked for with the link type that its readers have, also by a new session', async (t) => {
+  const pair = await startPair(t);
+  const { forwarder } = pair;
+  const before = await open(pair, 'eth0:raw');
+  forwarder.sendLinkType(101);
+  await pair.link.tables.read('distribution');
+  const after = await open(pair, 'eth0:arp:raw');
+  t.same(forwarder.linkTypes, [1, 101]);
+  forwarder.cutAndForget();
+  await eventually(() => forwarder.linkTypes.length === 4);
+  t.same(forwarder.linkTypes, [1, 101, 1, 101]);
+  for (const { file } of [before, after]) file.release();
+});
+
 t.test('a withdrawal of a tunnel that nobody has, or that is another forwarder’s, is nothing', async (t) => {
   const pair = await startPair(t);
   const reader = await open(pair, 'eth0:raw');
@@ -89,6 +122,7 @@ t.test('a withdrawal that comes with the answer fails the open', async (t) => {
 const refusals: [code: ErrorCode, errno: number][] = [
   ['not-permitted', EACCES],
   ['claimed', EBUSY],
+  ['interface-gone', ENETDOWN],
 ];
 for (const [code, errno] of refusals) {
   t.test(`a rule that a new session is refused (${code}) ends its readers, and the next open asks anew`, async (t) => {

@@ -8,6 +8,7 @@ import { DownPath, type Outlet } from '../../src/forwarder/down-path.js';
 import { InterfaceTransmitter } from '../../src/forwarder/interface-transmitter.js';
 import type { Peer } from '../../src/forwarder/peer.js';
 import { type DownTunnel, ReceptionTable, type SendRight } from '../../src/forwarder/reception-table.js';
+import type { LinkType } from '../../src/packet/headers.js';
 import { parseProtocolAddress } from '../../src/packet/protocol-address.js';
 import * as messages from '../support/fake-messages.js';
 import { FakeOutlet } from '../support/fake-outlet.js';
@@ -23,7 +24,7 @@ class Bench {
   readonly reception = new ReceptionTable();
   readonly lost = new Counters();
   readonly outlets = new Map<string, FakeOutlet>();
-  readonly interfaces = new Map<string, Outlet & { transmitter: InterfaceTransmitter | null }>();
+  readonly interfaces = new Map<string, Outlet & { linkType: LinkType; transmitter: InterfaceTransmitter | null }>();
   readonly path: DownPath;
   readonly one: PeerEnd = makePeer('ctl1');
 
@@ -58,6 +59,7 @@ class Bench {
       's',
       protocol,
       more.right ?? 'inject',
+      'ethernet',
     );
   }
 
@@ -96,6 +98,21 @@ t.test('an error is told for its very frame, in order with the confirmations', a
   const sent = [1, 2, 3].map((number) => messages.data(id, number, frame(number)));
   t.same(bench.give(sent), [`tunnel=${id} sequence=2 errno=${EMSGSIZE}`, `tunnel=${id} sequence=3`]);
   t.same(bench.eth0.frames, [frame(1), frame(3)]);
+});
+
+t.test('frames for an interface that came back with another link type are refused, one by one', async (t) => {
+  const bench = new Bench();
+  const { id } = bench.tunnel();
+  bench.give([messages.data(id, 1, frame(1))]);
+  bench.interfaces.get('eth0')!.linkType = 'raw';
+  const sent = [2, 3].map((number) => messages.data(id, number, frame(number)));
+  t.same(bench.give(sent), [
+    `tunnel=${id} sequence=2 errno=${ENETDOWN}`,
+    `tunnel=${id} sequence=3 errno=${ENETDOWN}`,
+    `tunnel=${id} sequence=3`,
+  ]);
+  t.same(bench.eth0.frames, [frame(1)]);
+  t.equal(bench.counters.get('drop_tx_error'), 2);
 });
 
 t.test('what comes again after a resume is confirmed again and put out once', async (t) => {

@@ -47,7 +47,7 @@ function setUp(): {
   const counters = new Counters();
   const table = new ReceptionTable();
   const { peer } = makePeer();
-  const [tunnel, other] = [1, 2].map(() => table.add(peer, 'eth0', 'eth0', ANY_PROTOCOL, 'inject'));
+  const [tunnel, other] = [1, 2].map(() => table.add(peer, 'eth0', 'eth0', ANY_PROTOCOL, 'inject', 'ethernet'));
   const transmitter = new InterfaceTransmitter(outlet, counters, results);
   return { outlet, results, counters, transmitter, tunnel: tunnel!, other: other! };
 }

@@ -57,7 +57,7 @@ t.test('a change of one table is none of another; states are of both', async (t)
   const { views, reception, told } = makeViews();
   const { peer } = makePeer();
   for (const table of ['distribution', 'reception', 'permission']) await views.rows(peer, { table, watch: true });
-  const tunnel = reception.add(peer, 'eth0', 'eth0', ANY_PROTOCOL, 'inject');
+  const tunnel = reception.add(peer, 'eth0', 'eth0', ANY_PROTOCOL, 'inject', 'ethernet');
   t.same(told, ['ctl1 reception']);
   await views.rows(peer, { table: 'reception', watch: true });
   views.statesChanged();

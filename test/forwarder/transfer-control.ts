@@ -9,6 +9,7 @@ import type { Peer } from '../../src/forwarder/peer.js';
 import { type Permission, PermissionTable } from '../../src/forwarder/permission-table.js';
 import { ReceptionTable } from '../../src/forwarder/reception-table.js';
 import { TransferControl } from '../../src/forwarder/transfer-control.js';
+import type { LinkType } from '../../src/packet/headers.js';
 import { parseProtocolAddress } from '../../src/packet/protocol-address.js';
 import type { Right } from '../../src/tunnel/messages.js';
 import { makePeer } from '../support/fake-peer.js';
@@ -30,6 +31,9 @@ class Bench {
   readonly control: TransferControl;
   readonly one = makePeer('ctl1').peer;
   readonly two = makePeer('ctl2').peer;
+  /** What the interfaces are. */
+  linkType: LinkType = 'ethernet';
+  master = 0;
   /** What the kernel was told each time: the claims. */
   readonly told: string[][] = [];
   /** What telling the kernel comes to. */
@@ -40,7 +44,10 @@ class Bench {
     this.permissions = new PermissionTable(permissions);
     const result = { sent: () => undefined, failed: () => undefined, backlogMoved: () => undefined };
     const entry = (name: string): ForwarderInterface =>
-      new ForwarderInterface(name, this.distribution.of(name), result, this.log);
+      Object.defineProperties(new ForwarderInterface(name, this.distribution.of(name), result, this.log), {
+        linkType: { value: this.linkType },
+        present: { value: { master: this.master } },
+      });
     this.control = new TransferControl({
       name: 'fwd1',
       permissions: this.permissions,
@@ -160,6 +167,16 @@ t.test('an interface that nft cannot name is refused before others suffer', asyn
   t.same([bench.rules, bench.told], [[], []]);
 });
 
+t.test('a port of a bridge cannot be claimed, and is copied as ever', async (t) => {
+  const bench = new Bench();
+  bench.master = 7;
+  t.equal(await bench.claim('udp:53'), 'not-claimable');
+  t.type(await bench.add('udp:53'), 'number');
+  t.same([bench.rules, bench.told], [['udp:53 ctl1 copy'], []]);
+  bench.master = 0;
+  t.type(await bench.claim('udp:53'), 'number');
+});
+
 t.test('a claim that ends is told to the kernel, and free for the next', async (t) => {
   const bench = new Bench();
   t.equal(await bench.claim('udp:53'), 1);
@@ -219,4 +236,41 @@ t.test('a claim that is withdrawn while it is being set fails', async (t) => {
   t.same(bench.control.review(bench.one), [1]);
   done();
   t.equal(await claim, 'not-permitted');
+});
+
+t.test(
+  'another link type: rules for the one before go, claims with them, and down tunnels stay what they are',
+  async (t) => {
+    const bench = new Bench();
+    const { control, one, two, reception } = bench;
+    await bench.add('udp:53');
+    await bench.claim('udp:54', two);
+    await bench.add('udp:53', { on: 'eth1' });
+    const tunnel = control.generateTunnel(one, {
+      control: '',
+      symbol: 's',
+      interface: 'eth0',
+      protocol: '*',
+    }).downTunnel;
+    t.same(control.linkTypeIs('eth0', 'ethernet'), [], 'the same link type changes nothing');
+    const ended = control.linkTypeIs('eth0', 'raw').map(({ peer, upTunnel }) => `${peer.identity} ${upTunnel}`);
+    t.same(ended, ['ctl1 1', 'ctl2 2']);
+    t.same([bench.rules, bench.told.at(-1)], [['udp:53 ctl1 copy'], []], 'another interface keeps its own');
+    bench.linkType = 'raw';
+    await bench.add('udp:55');
+    t.same(control.linkTypeIs('eth0', 'raw'), [], 'a rule is for what the interface was when it was set');
+    t.equal(reception.get(one, tunnel)?.linkType, 'ethernet');
+  },
+);
+
+t.test('whoever takes an interface for another link type gets neither rule nor tunnel', async (t) => {
+  const bench = new Bench();
+  const { control, one } = bench;
+  const rule = { upTunnel: 1, control: '', protocol: '*', symbol: 's', interface: 'eth0', claim: false, credit: 1 };
+  const tunnel = { control: '', symbol: 's', interface: 'eth0', protocol: '*' };
+  await t.rejects(control.addRule(one, { ...rule, scope: 'in', linkType: 101 }), { code: 'interface-gone' });
+  t.throws(() => control.generateTunnel(one, { ...tunnel, linkType: 101 }), { code: 'interface-gone' });
+  t.same([bench.rules, bench.reception.tunnelsOf(one)], [[], []]);
+  await control.addRule(one, { ...rule, scope: 'in', linkType: 1 });
+  t.type(control.generateTunnel(one, { ...tunnel, linkType: 1 }).downTunnel, 'number');
 });

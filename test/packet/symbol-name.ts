@@ -94,3 +94,18 @@ t.test('a name may have as many bytes as a directory entry', async (t) => {
   t.throws(() => parseSymbolName('e'.repeat(256)), { code: 'bad-symbol-name' });
   t.throws(() => parseSymbolName('é'.repeat(128)), { code: 'bad-symbol-name' });
 });
+
+t.test('a name that an interface has keeps its suffix', async (t) => {
+  const isInterface = (name: string): boolean => name === 'x.pcap';
+  const cases: [name: string, interfaceName: string][] = [
+    ['x.pcap', 'x.pcap'],
+    ['x.pcap.pcap', 'x.pcap'],
+    ['x.pcap:raw.pcap', 'x.pcap'],
+    ['y.pcap', 'y'],
+    ['x', 'x'],
+  ];
+  for (const [name, interfaceName] of cases) {
+    t.equal(parseSymbolName(name, isInterface).interface, interfaceName, name);
+  }
+  t.equal(parseSymbolName('x.pcap').interface, 'x', 'no such interface');
+});

@@ -37,9 +37,12 @@ export class FakeForwarder {
   readonly diary = new Diary();
   interfaces = ['eth0'];
   rights: Right[] = ['read', 'inject'];
+  attributes = ATTRIBUTES;
   /** Rules by up tunnel, and tunnels by id, of the one session. */
   readonly rules = new Map<number, string>();
   readonly tunnels = new Map<number, FakeTunnel>();
+  /** Link types of the transfer requests. */
+  readonly linkTypes: (number | undefined)[] = [];
   /** Payloads in the order in which they would be put out. */
   readonly frames: string[] = [];
   /** Whether frames are confirmed as they come. */
@@ -135,6 +138,13 @@ export class FakeForwarder {
     this.session.sendFrames(message, message.length, () => undefined);
   }
 
+  /** eth0 has another link type: told as a forwarder does, without what it says of rules. */
+  sendLinkType(linkType: number): void {
+    this.attributes = { ...this.attributes, linkType };
+    const { attributes, rights } = this;
+    this.session.send('interface-attribute-change', { interface: 'eth0', attributes, rights, protocols: ['*'] });
+  }
+
   private active(session: Session, resumed: boolean): void {
     this.current = session;
     this.diary.add(`active resumed=${resumed}`);
@@ -163,10 +173,11 @@ export class FakeForwarder {
     switch (type) {
       case 'interface-use-request':
         this.diary.add(`${type} ${fields.interface}`);
-        return { interface: fields.interface, attributes: ATTRIBUTES, rights: this.rights, protocols: ['*'] };
+        return { interface: fields.interface, attributes: this.attributes, rights: this.rights, protocols: ['*'] };
       case 'transfer-request':
         this.diary.add(`${type} ${fields.symbol}`);
         this.rules.set(fields.upTunnel, fields.symbol);
+        this.linkTypes.push(fields.linkType);
         return { upTunnel: fields.upTunnel };
       case 'transfer-deletion-request':
         this.diary.add(`${type} ${this.rules.get(fields.upTunnel) ?? '-'}`);

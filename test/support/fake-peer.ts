@@ -26,6 +26,7 @@ export function makeRule(peer: Peer, text: string, more: Partial<Rule> = {}): Ru
     peer,
     interface: 'eth0',
     protocol: parseProtocolAddress(text),
+    linkType: 'ethernet',
     scope: 'in',
     claim: false,
     upTunnel: lastUpTunnel,

@@ -25,6 +25,7 @@ const ETH0: Link = {
   mtu: 1500,
   flags: 1,
   operstate: 'up',
+  master: 0,
   speed: 1000,
   inet: [],
   inet6: [],
@@ -54,6 +55,16 @@ t.test('what a NEWLINK does not carry stays as it was', async (t) => {
   t.same(linkAfter(sparse, known(), speedOf), { ...ETH0, flags: 0x1003 });
   const unknown = { index: 3, name: '', address: '', mtu: 0, operstate: 'unknown', speed: -1, inet: [], inet6: [] };
   t.match(linkAfter(sparse, new Map(), speedOf), unknown);
+});
+
+t.test('a port names its bridge, until it is a port no more', async (t) => {
+  const fixed = encode(IFINFOMSG, { type: 1, index: 3, flags: 1 });
+  const port = linkAfter(message(RTM.NEWLINK, fixed, { [IFLA.MASTER]: u32(7) }), known(), speedOf);
+  t.equal(port?.master, 7);
+  const sparse = message(RTM.NEWLINK, fixed);
+  t.equal(linkAfter(sparse, known({ master: 7 }), speedOf)?.master, 7);
+  const whole = message(RTM.NEWLINK, fixed, { [IFLA.MTU]: u32(1500) });
+  t.equal(linkAfter(whole, known({ master: 7 }), speedOf)?.master, 0);
 });
 
 t.test('operational states have the names of sysfs', async (t) => {
