@@ -20,9 +20,9 @@ export interface Check {
   readonly why: string;
   /** Resolves to what is wrong, or to null; what it throws is wrong, too. */
   readonly probe: () => Promise<string | null>;
-  /** Debian package that has it. */
+  /** Debian package that has it, or, beside a command, the program that finds it out. */
   readonly package?: string;
-  /** What mends it where no package does. */
+  /** What mends it where a package alone does not. */
   readonly command?: string;
   /** Whether --fix may run `command`. */
   readonly automatic?: boolean;
@@ -175,6 +175,7 @@ export const CHECKS: readonly Check[] = [
     name: 'kernel: veth',
     need: 'run',
     why: 'for the demo',
+    package: 'iproute2',
     command: 'modprobe veth',
     automatic: true,
     probe: runs('unshare', '--net', 'ip', 'link', 'add', 'fwdfs0', 'type', 'veth', 'peer', 'name', 'fwdfs1'),
@@ -183,6 +184,7 @@ export const CHECKS: readonly Check[] = [
     name: 'kernel: nf_tables',
     need: 'run',
     why: 'to discard what no rule takes',
+    package: 'nftables',
     command: 'modprobe nf_tables',
     automatic: true,
     probe: runs('unshare', '--net', 'nft', 'add', 'table', 'inet', 'fwdfs'),
@@ -280,8 +282,13 @@ export function examine(checks: readonly Check[]): Promise<Finding[]> {
   return Promise.all(checks.map(async (check) => ({ check, problem: await problemOf(check) })));
 }
 
+/** What unshare(1) says of a program that is not there. */
+const NO_PROGRAM = /failed to execute/;
+
 /** The command that mends what was found, as one would type it. */
 export function mendOf({ check, problem }: Finding): string {
   if (problem !== null && /EPERM|EACCES|not permitted|permission denied/i.test(problem)) return AS_ROOT;
-  return check.command ?? `apt-get install -y ${check.package ?? ''}`;
+  const isProgramMissing = check.package !== undefined && NO_PROGRAM.test(problem ?? '');
+  if (check.command !== undefined && !isProgramMissing) return check.command;
+  return `apt-get install -y ${check.package ?? ''}`;
 }

@@ -90,6 +90,11 @@ async function doctor(flags: DoctorFlags): Promise<void> {
   const advice =
     flags.fix === true ? 'could not be mended: see "what to do"' : 'missing: fwdfs doctor --fix mends what it can';
   process.stderr.write(`fwdfs: ${failed.map(({ check }) => check.name).join(', ')} ${advice}\n`);
+  if (process.getuid?.() !== 0) {
+    process.stderr.write(
+      'fwdfs: to mount without virtual interfaces, this user needs fusermount3 and /dev/fuse alone\n',
+    );
+  }
   process.exitCode = EXIT_FAILED;
 }
 

@@ -1,13 +1,24 @@
-/** The logger of the commands: pino on stderr, pretty on a terminal. */
+/** The logger of the commands: pino on stderr or in a file, pretty on a terminal. */
+import { writeSync } from 'node:fs';
 import { pino } from 'pino';
-import pretty from 'pino-pretty';
+import { prettyFactory } from 'pino-pretty';
 import type { Logger } from '../base/log.js';
 
-/** @param file appended to, instead of stderr */
-export function makeLogger(level: string, file?: string): Logger {
-  // Synchronous on purpose: the last line of a daemon that ends is the one that matters.
-  if (file !== undefined)
-    return pino({ level, base: null }, pino.destination({ dest: file, append: true, sync: true }));
-  if (process.stderr.isTTY) return pino({ level, base: null }, pretty({ destination: 2, sync: true, colorize: true }));
-  return pino({ level, base: null }, pino.destination({ dest: 2, sync: true }));
+const STDERR = 2;
+
+/**
+ * Synchronous on purpose: the last line of a daemon that ends is the one that matters. A line that can't be written, to a
+ * full disk or a pipe without a reader, is lost: no log is worth a daemon.
+ * @param fd where the lines go
+ */
+export function makeLogger(level: string, fd = STDERR): Logger {
+  const format = fd === STDERR && process.stderr.isTTY ? prettyFactory({ colorize: true }) : String;
+  const write = (line: string): void => {
+    try {
+      writeSync(fd, format(line));
+    } catch {
+      // Lost.
+    }
+  };
+  return pino({ level, base: null }, { write });
 }

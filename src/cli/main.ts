@@ -5,7 +5,7 @@
 import { Command, CommanderError, Option } from 'commander';
 import { addDemoCommand } from './demo-command.js';
 import { addDoctorCommand } from './doctor-command.js';
-import { EXIT_USAGE } from './exit.js';
+import { EXIT_USAGE, guardOutput, usageLine } from './exit.js';
 import { addForwarderCommand } from './forwarder-command.js';
 import { addLsCommand } from './ls-command.js';
 import { addMountCommand } from './mount-command.js';
@@ -46,7 +46,8 @@ Examples:
     );
   for (const add of COMMANDS) add(program);
   for (const command of allCommands(program)) {
-    command.showHelpAfterError(`(${pathOf(command)} --help shows how)`).exitOverride();
+    const outputError = (text: string, write: (line: string) => void): void => write(usageLine(text, pathOf(command)));
+    command.configureOutput({ outputError }).exitOverride();
   }
   return program;
 }
@@ -62,12 +63,13 @@ export function allCommands(command: Command): Command[] {
 }
 
 export async function main(argv: readonly string[]): Promise<void> {
+  guardOutput();
   const program = makeProgram();
   try {
     await program.parseAsync([...argv]);
   } catch (error) {
     // Commander has printed what was wrong; help and version end with 0.
     if (!(error instanceof CommanderError)) throw error;
-    process.exitCode = error.exitCode === 0 ? 0 : EXIT_USAGE;
+    if (error.exitCode !== 0) process.exitCode = EXIT_USAGE;
   }
 }

@@ -4,17 +4,18 @@
  *     fwdfs mount …  --spawns--> the same command line, served in a session of its own (serve.ts)
  *                    <--fd 3---- lines for the caller's stderr, and `ready` last of all
  *                    exits when that is ready, or with its status when it ends
+ *                    ends itself: so does what it started, unless that was ready
  *
  * The background process serves exactly as the foreground does, so there is one way to run a control device.
  */
 import { spawn } from 'node:child_process';
-import { closeSync, openSync, writeSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import type { Command } from 'commander';
 import { action, errorLine, EXIT_FAILED, exitStatusOf } from './exit.js';
-import { type MountOptionValues, mountOptionsHelp, parseMountOptions } from './mount-options.js';
+import { fileOptions, type MountOptionValues, mountOptionsHelp, parseMountOptions } from './mount-options.js';
+import { requireReachable } from './mounts.js';
+import { READY, Starter, STARTER_FD } from './starter.js';
 
-const STARTER_FD = 3;
-const READY = 'ready\n';
 /** Set in the environment of the background process: descriptor 3 is the way to tell the one who started it. */
 const BACKGROUND = 'FWDFS_BACKGROUND';
 /** The log may hold names and addresses that are not everybody's business. */
@@ -40,29 +41,30 @@ export interface MountRun {
 
 const inBackground = (): boolean => process.env[BACKGROUND] !== undefined;
 
+function openLog(file: string | undefined): number | undefined {
+  return file === undefined ? undefined : openSync(file, 'a', LOG_MODE);
+}
+
 async function serveHere({ source, mountPoint, values, traceFuse, logLevel }: MountRun): Promise<void> {
-  const background = inBackground();
-  const tell = (text: string): void => {
-    if (background) writeSync(STARTER_FD, text);
-  };
-  const { makeLogger } = await import('./log.js');
-  const { serve } = await import('./serve.js');
-  const { notifyReady } = await import('../sys/notify.js');
-  // In the background stderr is the log file already.
-  const log = makeLogger(logLevel, background ? undefined : values.log_file);
-  process.once('uncaughtExceptionMonitor', (error) => tell(errorLine(error)));
+  const starter = inBackground() ? new Starter() : undefined;
+  process.once('uncaughtExceptionMonitor', (error) => starter?.tell(errorLine(error)));
   try {
-    const warnings = await serve({ source, mountPoint, values, traceFuse, log });
-    for (const warning of warnings) tell(`fwdfs: ${warning}\n`);
-    tell(READY);
-    if (!background) {
+    const { makeLogger } = await import('./log.js');
+    const { serve } = await import('./serve.js');
+    const { notifyReady } = await import('../sys/notify.js');
+    // In the background stderr is the log file already.
+    const log = makeLogger(logLevel, starter === undefined ? openLog(values.log_file) : undefined);
+    const abandoned = starter?.gone ?? new Promise<never>(() => undefined);
+    const warnings = await serve({ source, mountPoint, values, traceFuse, log, abandoned });
+    if (starter === undefined) {
       notifyReady();
       return;
     }
-    closeSync(STARTER_FD);
+    for (const warning of warnings) starter.tell(`fwdfs: ${warning}\n`);
+    starter.release();
     process.chdir('/');
   } catch (error) {
-    tell(errorLine(error));
+    starter?.tell(errorLine(error));
     process.stderr.write(errorLine(error));
     process.exit(exitStatusOf(error));
   }
@@ -70,13 +72,13 @@ async function serveHere({ source, mountPoint, values, traceFuse, logLevel }: Mo
 
 /** Starts the same command line in a session of its own and waits until it is ready. */
 async function serveInBackground(values: MountOptionValues): Promise<void> {
-  const log = values.log_file === undefined ? null : openSync(values.log_file, 'a', LOG_MODE);
+  const log = openLog(values.log_file);
   const child = spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
     detached: true,
     stdio: ['ignore', 'ignore', log ?? 'ignore', 'pipe'],
     env: { ...process.env, [BACKGROUND]: '1' },
   });
-  if (log !== null) closeSync(log);
+  if (log !== undefined) closeSync(log);
   const ended = new Promise<number | null>((resolve, reject) => {
     child.once('error', reject);
     child.once('exit', resolve);
@@ -92,13 +94,17 @@ async function serveInBackground(values: MountOptionValues): Promise<void> {
     return;
   }
   process.stderr.write(told === '' ? 'fwdfs: the control device ended before it was ready\n' : told);
-  process.exitCode = (await ended) ?? EXIT_FAILED;
+  // Ended by a signal or by umount it did what it was told, status 0; but there is no mount.
+  process.exitCode = (await ended) || EXIT_FAILED;
 }
 
 /** Mounts; the background process comes here by the same command line. */
 export async function runMount(run: MountRun): Promise<void> {
-  if (run.foreground || inBackground()) await serveHere(run);
-  else await serveInBackground(run.values);
+  if (inBackground()) return serveHere(run);
+  const files = fileOptions(run.values).map(([, file]) => file);
+  // A source that names no file leads into no mount.
+  for (const path of [run.mountPoint, run.source, ...files]) await requireReachable(path);
+  await (run.foreground ? serveHere(run) : serveInBackground(run.values));
 }
 
 export function addMountCommand(program: Command): void {

@@ -7,7 +7,7 @@
  * It returns when the mount can be used, with a status of mount(8).
  */
 import { Command, CommanderError } from 'commander';
-import { action, EXIT_USAGE, UsageError } from './exit.js';
+import { action, EXIT_USAGE, guardOutput, UsageError, usageLine } from './exit.js';
 import { runMount } from './mount-command.js';
 import { mountOptionsHelp, parseMountOptions } from './mount-options.js';
 
@@ -50,17 +50,19 @@ Examples:
   $ grep fwdfs /etc/fstab
   /etc/fwdfs/control.yaml  /fwd  fwdfs  _netdev,nofail,allow_other  0  0`,
     )
+    .configureOutput({ outputError: (text, write) => write(usageLine(text, 'mount.fwdfs')) })
     .exitOverride()
     .action(action(mount));
 }
 
 export async function mountHelper(argv: readonly string[]): Promise<void> {
+  guardOutput();
   try {
     await makeMountHelper().parseAsync([...argv]);
   } catch (error) {
     // Commander has printed what was wrong; help ends with 0.
     if (!(error instanceof CommanderError)) throw error;
-    process.exitCode = error.exitCode === 0 ? 0 : EXIT_USAGE;
+    if (error.exitCode !== 0) process.exitCode = EXIT_USAGE;
   }
   if (process.exitCode !== undefined && process.exitCode !== 0) process.exitCode = EXIT_MOUNT_FAILED;
 }

@@ -21,6 +21,9 @@ const IGNORED = new Set(
   atime noatime diratime nodiratime relatime norelatime strictatime nostrictatime lazytime nolazytime`.split(/\s+/),
 );
 
+/** The kernel's own; the next one, 2^32 - 1, says "no user". */
+const MAX_ID = 4_294_967_294;
+
 export const MOUNT_OPTIONS = {
   name: { value: 'NAME', what: "name of this control device (default: the configuration's, or the host name)" },
   token_file: { value: 'FILE', what: 'file whose first line is the token for all forwarders' },
@@ -90,7 +93,9 @@ export function fileOptions(values: MountOptionValues): [MountOptionName, string
 export function idOption(values: MountOptionValues, name: 'uid' | 'gid'): number {
   const text = values[name];
   if (text === undefined) return (name === 'uid' ? process.getuid?.() : process.getgid?.()) ?? 0;
-  if (!/^\d{1,10}$/.test(text)) throw new FwdfsError('bad-option', `mount option ${name}=${text} is no number`);
+  if (!/^\d{1,10}$/.test(text) || Number(text) > MAX_ID) {
+    throw new FwdfsError('bad-option', `mount option ${name}=${text} is no number from 0 to ${MAX_ID}`);
+  }
   return Number(text);
 }
 

@@ -3,8 +3,8 @@
  * it. What must touch one does so in a child process that can be left behind.
  */
 import { spawn } from 'node:child_process';
-import { lstatSync, readFileSync, readlinkSync, realpathSync } from 'node:fs';
-import { basename, dirname, join, resolve } from 'node:path';
+import { readFileSync, readlinkSync } from 'node:fs';
+import { join, resolve } from 'node:path';
 
 export const MOUNT_TYPE = 'fuse.fwdfs';
 
@@ -30,25 +30,47 @@ export function fwdfsMounts(mountinfo = readFileSync('/proc/self/mountinfo', 'la
 }
 
 /**
+ * Where a path of the user leads: absolute and without symbolic links, up to a mount of ours. What is below one would be
+ * asked of its server, so it is left as it is; so is what is not there.
+ */
+function placeOf(path: string, mounts: readonly string[]): string {
+  let names = resolve(path).split('/').slice(1);
+  let place = '/';
+  for (let links = 0; names.length > 0; names = names.slice(1)) {
+    const next = join(place, names[0] ?? '');
+    if (mounts.includes(next)) return join(place, ...names);
+    const target = linkTarget(next);
+    if (target === undefined || ++links > MAX_LINKS) place = next;
+    else {
+      names = ['', ...resolve(place, target).split('/').slice(1), ...names.slice(1)];
+      place = '/';
+    }
+  }
+  return place;
+}
+
+/** @returns undefined where it is no link, or not there */
+export function linkTarget(path: string): string | undefined {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return undefined;
+  }
+}
+
+/**
  * The mount of ours that a path of the user names, as /proc shows it. Follows symbolic links, but never looks into a mount
  * of ours. @returns undefined where it names none
  */
 export function mountAt(path: string, mounts: readonly string[] = fwdfsMounts()): string | undefined {
-  let absolute = resolve(path);
-  for (let links = 0; links < MAX_LINKS; links++) {
-    if (mounts.includes(absolute)) return absolute;
-    // Names inside a mount of ours would be asked of its server.
-    if (mounts.some((mount) => absolute.startsWith(`${mount}/`))) return undefined;
-    try {
-      const real = join(realpathSync(dirname(absolute)), basename(absolute));
-      if (mounts.includes(real)) return real;
-      if (!lstatSync(real).isSymbolicLink()) return undefined;
-      absolute = resolve(dirname(real), readlinkSync(real));
-    } catch {
-      return undefined;
-    }
-  }
-  return undefined;
+  const place = placeOf(path, mounts);
+  return mounts.includes(place) ? place : undefined;
+}
+
+/** The mounts of ours that the way to a path leads through, outermost first: the servers of all of them are asked. */
+export function mountsAbove(path: string, mounts: readonly string[] = fwdfsMounts()): string[] {
+  const place = placeOf(path, mounts);
+  return mounts.filter((mount) => place.startsWith(`${mount}/`)).sort((a, b) => a.length - b.length);
 }
 
 /** The mount that `-m` names, or the only one. Throws one line where there is none, or more than one. */
@@ -102,8 +124,21 @@ export function pulseOf(mountPoint: string, timeoutMs = PROBE_TIMEOUT_MS): Promi
   });
 }
 
+/** Throws one line that says what to do if a path can't be reached because a mount that it is in does not answer. */
+export async function requireReachable(path: string): Promise<void> {
+  for (const outer of mountsAbove(path)) {
+    const pulse = await pulseOf(outer);
+    if (pulse === 'alive') continue;
+    const what = pulse === 'dead' ? 'is gone: ' : 'does not answer: continue it if it is stopped, or ';
+    throw new Error(
+      `${path} is inside ${outer}, whose control device ${what}fwdfs umount ${outer}, which takes what is mounted in it along`,
+    );
+  }
+}
+
 /** Throws one line that says what to do if the control device of a mount does not answer. */
 export async function requireAlive(mountPoint: string): Promise<void> {
+  await requireReachable(mountPoint);
   const pulse = await pulseOf(mountPoint);
   if (pulse === 'dead') throw new Error(`the control device of ${mountPoint} is gone: fwdfs umount ${mountPoint}`);
   if (pulse === 'silent') throw silent(mountPoint);

@@ -39,7 +39,18 @@ export function printJson(value: unknown): void {
   process.stdout.write(`${JSON.stringify(value, null, 2)}\n`);
 }
 
+/** Columns of the tables that are counts or ids. */
+const NUMBERS = new Set(['up_tunnel', 'down_tunnel', 'readers', 'frames', 'bytes', 'dropped', 'errors', 'value']);
+
+/** As JSON has it; null where there is none. */
+export const numberOf = (text: string): number | null => (/^-?\d+$/.test(text) ? Number(text) : null);
+
 /** A row as an object, by the names of its columns. */
-export function rowObject(columns: readonly string[], row: readonly string[]): Record<string, string> {
-  return Object.fromEntries(columns.map((column, index) => [column, row[index] ?? '']));
+export function rowObject(columns: readonly string[], row: readonly string[]): Record<string, string | number | null> {
+  return Object.fromEntries(
+    columns.map((column, index) => {
+      const text = row[index] ?? '';
+      return [column, NUMBERS.has(column) ? numberOf(text) : text];
+    }),
+  );
 }

@@ -6,7 +6,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { accessSync, constants, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { errnoName, errnoOf } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import { isShortForm, loadControlConfig, parseSource, type RemoteForwarder } from '../control/config.js';
@@ -28,7 +28,7 @@ import {
   type MountOptionValues,
   umaskOption,
 } from './mount-options.js';
-import { mountAt, pulseOf, silent } from './mounts.js';
+import { linkTarget, mountAt, pulseOf, silent } from './mounts.js';
 import { packageVersion } from './version.js';
 
 /** How long a mount waits for forwarders that neither answer nor refuse. */
@@ -42,6 +42,8 @@ export interface ServeOptions {
   /** A line per FUSE request and reply on stderr. */
   readonly traceFuse: boolean;
   readonly log: Logger;
+  /** Rejects when nobody waits for the mount any more: it is taken down again if it is not ready. */
+  readonly abandoned: Promise<never>;
 }
 
 /** A forwarder with the options for all of them, where it has none of its own. */
@@ -117,11 +119,18 @@ async function clearMountPoint(mountPoint: string, log: Logger): Promise<void> {
   }
 }
 
+function absent(mountPoint: string): Error {
+  const target = linkTarget(mountPoint);
+  if (target === undefined) return new Error(`${mountPoint} is not there: mkdir ${mountPoint}`);
+  const place = resolve(dirname(mountPoint), target);
+  return new Error(`${mountPoint} is a link to what is not there: mkdir ${place}`);
+}
+
 /** Refuses a mount point that can't be one. */
 function checkMountPoint(mountPoint: string, values: MountOptionValues): void {
   try {
     const stats = statSync(mountPoint, { throwIfNoEntry: false });
-    if (stats === undefined) throw new Error(`${mountPoint} is not there: mkdir ${mountPoint}`);
+    if (stats === undefined) throw absent(mountPoint);
     if (!stats.isDirectory()) throw new Error(`${mountPoint} is no directory: expected an empty one`);
     if (values.nonempty === undefined && readdirSync(mountPoint).length > 0) {
       throw new Error(`${mountPoint} is not empty: use an empty directory, or -o nonempty to hide what is there`);
@@ -151,7 +160,14 @@ async function mountAlone(server: FuseBackend, mountPoint: string): Promise<void
  * Resolves when the mount can be used. From then on the process ends with the mount.
  * @returns a line for each forwarder that was not reached
  */
-export async function serve({ source, mountPoint, values, traceFuse, log }: ServeOptions): Promise<string[]> {
+export async function serve({
+  source,
+  mountPoint,
+  values,
+  traceFuse,
+  log,
+  abandoned,
+}: ServeOptions): Promise<string[]> {
   checkOptions(source, values);
   const config = isShortForm(source) ? parseSource(source) : loadControlConfig(source);
   await clearMountPoint(mountPoint, log);
@@ -200,7 +216,7 @@ export async function serve({ source, mountPoint, values, traceFuse, log }: Serv
           : complete(forwarder, values);
       links.push(device.addForwarder(name, reached));
     }
-    await Promise.race([device.settled(), new Promise((resolve) => setTimeout(resolve, SETTLE_MS))]);
+    await Promise.race([abandoned, device.settled(), new Promise((resolve) => setTimeout(resolve, SETTLE_MS))]);
   } catch (error) {
     await server.unmount();
     await release();

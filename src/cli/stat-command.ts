@@ -3,10 +3,12 @@ import type { Command } from 'commander';
 import { action, UsageError } from './exit.js';
 import { FileError, type MountReader } from './mount-reader.js';
 import { onMount, type PrintFlags, splitName, withPrintOptions } from './options.js';
-import { printJson, printTable } from './output.js';
+import { numberOf, printJson, printTable } from './output.js';
 import { requireForwarder, whyNotConnected } from './view.js';
 
 const STATISTICS = 'statistics';
+const NUMBERS = new Set(['ifindex', 'linktype', 'mtu', 'speed']);
+const LISTS = new Set(['inet', 'inet6']);
 
 interface StatFlags extends PrintFlags {
   readonly all?: boolean;
@@ -19,11 +21,17 @@ interface InterfaceStat {
   readonly statistics: Record<string, number>;
 }
 
-/** Every file of a directory, by its name; what is no number of a line stays text. */
+/** Every file of a directory, by its name. */
 async function readAll(reader: MountReader, folder: string, names: readonly string[]): Promise<[string, string][]> {
   return Promise.all(
     names.map(async (name): Promise<[string, string]> => [name, (await reader.read(`${folder}/${name}`)).trimEnd()]),
   );
+}
+
+/** As JSON has it. */
+function valueOf([name, text]: [string, string]): [string, string | number | null | string[]] {
+  if (NUMBERS.has(name)) return [name, numberOf(text)];
+  return [name, LISTS.has(name) ? text.split('\n').filter((line) => line !== '') : text];
 }
 
 async function explain(reader: MountReader, forwarder: string, name: string, error: unknown): Promise<unknown> {
@@ -81,7 +89,7 @@ Examples:
           return statOf(reader, forwarder, name);
         });
         if (flags.json === true) {
-          printJson(stat);
+          printJson({ ...stat, attributes: Object.fromEntries(Object.entries(stat.attributes).map(valueOf)) });
           return;
         }
         const counters = Object.entries(stat.statistics).filter(([, value]) => flags.all === true || value !== 0);

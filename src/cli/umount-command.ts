@@ -2,7 +2,7 @@
  * `fwdfs umount`: never hangs, whatever its readers and its control device do.
  *
  * Nothing here asks the server anything: neither umount2(2) nor fusermount3 does (fusefs/mount.ts), other than umount(8),
- * which looks at the mount first. Where the mount is busy, a child process finds out how its control device is:
+ * which looks at the mount first; a mount inside a mount is only looked for where the outer one answers. Where it is busy, a child process finds out how its control device is:
  *
  *     unmount --> unmounted
  *         | busy
@@ -15,7 +15,7 @@ import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import type { Command } from 'commander';
 import { SystemError } from '../base/errors.js';
 import { action } from './exit.js';
-import { fwdfsMounts, mountAt, pulseOf } from './mounts.js';
+import { fwdfsMounts, mountAt, pulseOf, requireReachable } from './mounts.js';
 
 /** Processes that an error names. */
 const MAX_NAMED_USERS = 3;
@@ -71,6 +71,8 @@ async function umount(argument: string, flags: UmountFlags): Promise<void> {
     const known = mounts.length === 0 ? 'there is none' : `there are ${mounts.join(', ')}`;
     throw new Error(`${argument} is no mount of fwdfs: ${known}`);
   }
+  // Finding the mount point, umount2 asks the servers of the mounts that it is in.
+  await requireReachable(mountPoint);
   const { breakConnection, unmount } = await import('../fusefs/mount.js');
   try {
     if (unmount(mountPoint, flags.lazy === true)) return;

@@ -128,6 +128,6 @@ export async function readTable(reader: MountReader, device: string, table: stri
   return { device, table, columns: header.split('\t'), rows: lines.map((line) => line.split('\t')) };
 }
 
-export function rowsAsObjects({ columns, rows }: Table): Record<string, string>[] {
+export function rowsAsObjects({ columns, rows }: Table): ReturnType<typeof rowObject>[] {
   return rows.map((row) => rowObject(columns, row));
 }

@@ -42,6 +42,8 @@ export function optionList({ allowOther, readOnly }: FuseBackendOptions['options
   const options = ['direct_io', 'use_ino', 'big_writes', 'atomic_o_trunc', 'default_permissions'];
   // Nothing is cached: names, rights and sizes may be others a moment later.
   options.push('entry_timeout=0', 'attr_timeout=0', 'negative_timeout=0', 'ac_attr_timeout=0');
+  // Who mounts has looked whether the directory is empty, where that matters. No file of the mount is a program or a device.
+  options.push('nonempty', 'nosuid', 'nodev', 'noexec');
   if (allowOther) options.push('allow_other');
   if (readOnly) options.push('ro');
   return options.join(',');

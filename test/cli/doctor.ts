@@ -27,7 +27,7 @@ t.test('the table of checks says what each is for and what mends it', async (t) 
   for (const check of CHECKS) {
     t.match(check.why, /^(to|for) /, check.name);
     t.ok(mendOf({ check, problem: 'not there' }) !== '', check.name);
-    t.ok((check.package === undefined) !== (check.command === undefined), `${check.name}: a package or a command`);
+    t.ok(check.package !== undefined || check.command !== undefined, `${check.name}: a package or a command`);
     if (check.automatic === true) t.match(check.command, /^(modprobe|mknod) /, check.name);
   }
 });
@@ -80,6 +80,25 @@ t.test('what is missing is named with the command that mends it', { skip: withou
   t.match(failed, [{ check: 'tcpdump', problem: 'not found', package: 'tcpdump' }]);
 });
 
+t.test(
+  'where nft and ip are missing, what they would find out is not blamed on the kernel',
+  {
+    skip: withoutRoot,
+  },
+  async (t) => {
+    const path = pathWithout(t.testdir({}), ['nft', 'ip']);
+    const { stdout } = await shell(`PATH=${path} ${process.execPath} ${FWDFS} doctor`);
+    for (const [check, debianPackage] of [
+      ['kernel: nf_tables', 'nftables'],
+      ['kernel: veth', 'iproute2'],
+      ['nft', 'nftables'],
+      ['ip', 'iproute2'],
+    ] as const) {
+      t.match(stdout.toString(), new RegExp(`^${check}\t[^\t]+\tapt-get install -y ${debianPackage} `, 'm'), check);
+    }
+  },
+);
+
 t.test('--fix installs all that is missing in one go, and checks again', { skip: withoutRoot }, async (t) => {
   const folder = t.testdir({});
   const path = pathWithout(folder, ['tcpdump', 'socat']);
@@ -130,6 +149,12 @@ t.test('without root --fix and the demo say so', { skip: withoutRoot }, async (t
   const fix = await shell(`${prefix} ${process.execPath} ${FWDFS} doctor --fix`);
   t.equal(fix.status, 1);
   t.equal(fix.stderr, 'fwdfs: --fix needs root: sudo fwdfs doctor --fix\n');
+  const doctor = await shell(`${prefix} ${process.execPath} ${FWDFS} doctor`);
+  t.equal(doctor.status, 1);
+  t.match(
+    doctor.stderr,
+    /^fwdfs: to mount without virtual interfaces, this user needs fusermount3 and \/dev\/fuse alone$/m,
+  );
   const demo = await shell(`${prefix} ${process.execPath} ${FWDFS} demo`);
   t.equal(demo.status, 1);
   t.equal(demo.stderr, 'fwdfs: the demo needs root: sudo fwdfs demo\n');

@@ -51,7 +51,10 @@ t.test('users and groups are numbers, by default those of this process', async (
   t.equal(idOption({}, 'uid'), process.getuid?.());
   t.equal(idOption({}, 'gid'), process.getgid?.());
   t.equal(idOption({ gid: '100' }, 'gid'), 100);
-  t.throws(() => idOption({ uid: 'root' }, 'uid'), { code: 'bad-option' });
+  t.equal(idOption({ uid: '4294967294' }, 'uid'), 4_294_967_294);
+  for (const uid of ['root', '-1', '4294967295', '4294967296', '9999999999']) {
+    t.throws(() => idOption({ uid }, 'uid'), { code: 'bad-option', message: /is no number from 0 to 4294967294/ }, uid);
+  }
 });
 
 t.test('the FUSE backend is one of those there are, our own by default', async (t) => {

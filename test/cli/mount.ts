@@ -1,5 +1,5 @@
 /** fwdfs mount, as a new user meets it: in the background, and with everything that can be wrong. */
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
@@ -114,8 +114,10 @@ t.test(
       'local.yaml': 'forwarders:\n  here: { local: missing.yaml }\n',
     });
     const empty = join(folder, 'empty');
+    symlinkSync('nothing', join(folder, 'dangling'));
     for (const [line, said] of [
       [`${NOWHERE} ${folder}/none`, /\/none is not there: mkdir \S+\/none$/],
+      [`${NOWHERE} ${folder}/dangling`, /\/dangling is a link to what is not there: mkdir \S+\/nothing$/],
       [`${NOWHERE} ${folder}/full/file`, /\/file is no directory: expected an empty one$/],
       [`${NOWHERE} ${folder}/full`, /\/full is not empty: use an empty directory, or -o nonempty/],
       [`fwd1=http://h ${empty}`, /"fwd1=http:\/\/h": expected ws:\/\/HOST/],
@@ -170,6 +172,22 @@ t.test('a log file is appended to, in the foreground too', { skip }, async (t) =
     const { status, stderr } = await serving;
     t.same([status, stderr], [0, '']);
   });
+});
+
+t.test('a log that can not be written ends no daemon', { skip }, async (t) => {
+  await withMountPoint(async (mountPoint) => {
+    const { status, stderr } = await fwdfs(`mount -o log_file=/dev/full ${NOWHERE} ${mountPoint}`);
+    t.equal(status, 0, stderr);
+    t.equal((await shell(`ls ${mountPoint}`)).stdout.toString(), 'fwd1\n');
+    t.equal((await fwdfs(`umount ${mountPoint}`)).status, 0);
+    const serving = fwdfs(`mount -f --trace-fuse ${NOWHERE} ${mountPoint} 2> /dev/full`);
+    await until(() => isMounted(mountPoint));
+    t.equal((await shell(`ls ${mountPoint}`)).stdout.toString(), 'fwd1\n');
+    t.equal((await fwdfs(`umount ${mountPoint}`)).status, 0);
+    t.equal((await serving).status, 0);
+  });
+  const { status, stderr } = await fwdfs(`forwarder --config ${t.testdir({})}/none.yaml 2> /dev/full`);
+  t.same([status, stderr], [1, ''], 'an error that can not be told keeps its status');
 });
 
 t.test('a forwarder with a wrong configuration says where', { skip }, async (t) => {

@@ -1,7 +1,7 @@
 import { mkdirSync, symlinkSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import t from 'tap';
-import { chooseMount, fwdfsMounts, mountAt } from '../../src/cli/mounts.js';
+import { chooseMount, fwdfsMounts, mountAt, mountsAbove } from '../../src/cli/mounts.js';
 
 const line = (place: string, type: string, options = 'shared:1'): string =>
   `36 35 0:41 / ${place} rw,nosuid ${options}${options === '' ? '' : ' '}- ${type} fwd1=ws://h:1 rw,user_id=0`;
@@ -37,6 +37,18 @@ t.test('a mount is found by every path that leads to it, without looking into it
   for (const path of ['elsewhere', 'real', 'nowhere', 'real/fwd/inside', 'loop', 'nowhere/at/all']) {
     t.equal(mountAt(join(folder, path), mounts), undefined, path);
   }
+});
+
+t.test('the mounts on the way to a path are found, outermost first, without looking into them', async (t) => {
+  const folder = t.testdir({ fwd: {}, fwd1: {} });
+  const [outer, middle] = [join(folder, 'fwd'), join(folder, 'fwd/a/b')];
+  const mounts = [middle, outer, join(folder, 'fwd1')];
+  symlinkSync('fwd/a', join(folder, 'link'));
+  t.same(mountsAbove(join(folder, 'link/b/c/file'), mounts), [outer, middle]);
+  t.same(mountsAbove(middle, mounts), [outer]);
+  t.same(mountsAbove(outer, mounts), []);
+  t.same(mountsAbove(join(folder, 'fwd1/file'), mounts), [join(folder, 'fwd1')]);
+  t.equal(mountAt(join(folder, 'link/b'), mounts), middle);
 });
 
 t.test('-m may be left out where there is exactly one mount', async (t) => {

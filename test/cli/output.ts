@@ -16,5 +16,13 @@ t.test('a table is tab-separated elsewhere, with a dash for what is empty', asyn
 });
 
 t.test('a row becomes an object by its columns', async (t) => {
-  t.same(rowObject(table.columns, ['a']), { name: 'a', value: '' });
+  t.same(rowObject(['name', 'scope'], ['a']), { name: 'a', scope: '' });
+});
+
+t.test('counts and ids become numbers, null where there is none; names of digits stay text', async (t) => {
+  t.same(rowObject(['interface', 'frames', 'down_tunnel'], ['7', '12', '-']), {
+    interface: '7',
+    frames: 12,
+    down_tunnel: null,
+  });
 });

@@ -1,10 +1,11 @@
 /** How a control device gets its mount: one on a directory, and one that ends early is noticed. */
+import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import t from 'tap';
-import { FWDFS, type Result, shell, signalProcess } from '../support/lab.js';
+import { FWDFS, type Result, shell, signalProcess, until } from '../support/lab.js';
 import { withoutRoot } from '../support/netns.js';
 
 const skip = withoutRoot;
@@ -29,24 +30,56 @@ t.test('of two who mount on one directory at the same time one succeeds', { skip
   t.equal((await fwdfs(`umount ${mountPoint}`)).status, 0);
 });
 
-t.test('a control device that is killed before it is ready fails the mount', { skip }, async (t) => {
-  // Accepts and never answers: the mount waits a while for it.
+/** A mount under way: its forwarder accepts and never answers, so that it waits a while. */
+interface Mounting {
+  readonly mountPoint: string;
+  readonly starter: ChildProcess;
+  readonly ended: Promise<{ status: number | null; stderr: string }>;
+  readonly daemon: number;
+}
+
+async function startMounting(test: Pick<typeof t, 'teardown' | 'testdir'>): Promise<Mounting> {
   const server = createServer((socket) => void socket.on('error', () => undefined).resume()).listen(0, '127.0.0.1');
+  test.teardown(() => server.close());
   await once(server, 'listening');
   const address = server.address();
   const port = typeof address === 'object' ? address?.port : undefined;
   const connected = once(server, 'connection');
-  t.teardown(() => server.close());
-  const mountPoint = join(t.testdir({ fwd: {} }), 'fwd');
-  const mounting = fwdfs(`mount slow=ws://127.0.0.1:${port} ${mountPoint}`);
+  const mountPoint = join(test.testdir({ fwd: {} }), 'fwd');
+  const words = [FWDFS, 'mount', `slow=ws://127.0.0.1:${port}`, mountPoint];
+  const starter = spawn(process.execPath, words, { stdio: ['ignore', 'ignore', 'pipe'] });
+  let stderr = '';
+  starter.stderr.on('data', (data: Buffer) => (stderr += data.toString()));
+  const ended = once(starter, 'close').then(() => ({ status: starter.exitCode, stderr }));
   await connected;
   const daemon = readdirSync('/proc').find((pid) => /^\d+$/.test(pid) && isDaemon(pid, mountPoint));
-  signalProcess(Number(daemon), 'SIGKILL');
-  const { status, stderr } = await mounting;
-  t.equal(status, 1);
-  t.equal(stderr, 'fwdfs: the control device ended before it was ready\n');
+  return { mountPoint, starter, ended, daemon: Number(daemon) };
+}
+
+t.test('a control device that is killed before it is ready fails the mount', { skip }, async (t) => {
+  const { mountPoint, ended, daemon } = await startMounting(t);
+  signalProcess(daemon, 'SIGKILL');
+  t.same(await ended, { status: 1, stderr: 'fwdfs: the control device ended before it was ready\n' });
   t.equal(existsSync(`/proc/${daemon}`), false);
   t.equal((await fwdfs(`umount ${mountPoint}`)).status, 0, 'what it leaves is a dead mount');
+});
+
+t.test('a control device that is told to end before it is ready fails the mount', { skip }, async (t) => {
+  for (const end of ['SIGTERM', 'SIGINT', 'umount'] as const) {
+    const { mountPoint, ended, daemon } = await startMounting(t);
+    if (end === 'umount') t.equal((await fwdfs(`umount ${mountPoint}`)).status, 0);
+    else signalProcess(daemon, end);
+    t.same(await ended, { status: 1, stderr: 'fwdfs: the control device ended before it was ready\n' }, end);
+    t.equal(mountsAt(mountPoint), 0, end);
+  }
+});
+
+t.test('who ends a mount command that waits gets no mount', { skip }, async (t) => {
+  const { mountPoint, starter, ended, daemon } = await startMounting(t);
+  starter.kill('SIGINT');
+  await ended;
+  await until(() => !existsSync(`/proc/${daemon}`));
+  t.equal(mountsAt(mountPoint), 0);
 });
 
 /** The background process, which its starter marks. */

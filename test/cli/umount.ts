@@ -151,6 +151,26 @@ t.test('-l detaches the mount of a stopped control device, too', { skip }, async
   });
 });
 
+t.test('what is inside the mount of a stopped control device is said so, and goes with it', { skip }, async (t) => {
+  await withLab(async (lab) => {
+    const fwdfs = (line: string): Promise<Result> => shell(`timeout 9 ${process.execPath} ${FWDFS} ${line}`);
+    const inner = `${lab.mountPoint}/fwd1`;
+    const source = 'other=ws://127.0.0.1:1';
+    t.equal((await fwdfs(`mount -o nonempty ${source} ${inner}`)).status, 0);
+    lab.control?.child.kill('SIGSTOP');
+    const lines = [`umount ${inner}`, `umount -l ${inner}`, `mount ${source} ${inner}`];
+    lines.push(`mount -o log_file=${lab.mountPoint}/log ${source} ${lab.folder}`);
+    for (const { status, stderr } of await Promise.all(lines.map(fwdfs))) {
+      t.equal(status, 1);
+      t.match(stderr, /^fwdfs: \S+ is inside \S+, whose control device does not answer: continue it [^\n]+\n$/);
+    }
+    t.equal((await umount(lab.mountPoint)).status, 0);
+    t.equal(readFileSync('/proc/self/mountinfo', 'utf8').includes(lab.mountPoint), false, 'both are gone');
+    lab.control?.child.kill('SIGCONT');
+    await until(() => lab.control?.ended ?? true);
+  });
+});
+
 t.test('a path that is no mount is left alone', { skip }, async (t) => {
   for (const path of ['/proc', '/', '/no/such/path', t.testdir({})]) {
     const { status, stderr } = await umount(path);

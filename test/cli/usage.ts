@@ -35,6 +35,7 @@ for (const name of NAMES) {
 
 const WRONG: readonly (readonly [line: string, said: RegExp])[] = [
   ['bogus', /unknown command 'bogus'/],
+  ['unmount', /unknown command 'unmount' \(Did you mean umount\?\) \(fwdfs --help shows how\)/],
   ['ls --bogus', /unknown option '--bogus'/],
   ['ls one', /too many arguments/],
   ['stat', /missing required argument/],
@@ -45,7 +46,7 @@ const WRONG: readonly (readonly [line: string, said: RegExp])[] = [
   ['rule add eth0', /expected FORWARDER\/NAME, such as fwd1\/eth0:udp:520/],
   ['rule bogus', /unknown command 'bogus'/],
   ['umount', /missing required argument/],
-  ['mount a=ws://h:1', /missing required argument 'mountpoint'/],
+  ['mount a=ws://h:1', /missing required argument 'mountpoint' \(fwdfs mount --help shows how\)/],
   ['mount -o bogus a=ws://h:1 /', /unknown mount option bogus: see fwdfs mount --help/],
   ['mount -o name a=ws://h:1 /', /mount option name takes a value/],
   ['mount -o name= a=ws://h:1 /', /mount option name takes a value/],
@@ -62,9 +63,21 @@ for (const [line, said] of WRONG) {
     t.equal(status, EXIT_USAGE);
     t.equal(stdout.toString(), '');
     t.match(stderr, said);
-    if (stderr.startsWith('fwdfs:')) t.match(stderr, /^[^\n]+\n$/, 'one line');
+    t.match(stderr, /^fwdfs: [^\n]+\n$/, 'one line');
   });
 }
+
+t.test('output that nobody reads is not missed', async (t) => {
+  const { stdout, stderr } = await shell(`set -o pipefail; ${process.execPath} ${FWDFS} --help | true; echo $?`);
+  t.same([stdout.toString(), stderr], ['0\n', '']);
+});
+
+t.test('output that can not be written is an error of one line', async (t) => {
+  const { status, stderr } = await shell(`${process.execPath} ${FWDFS} --help > /dev/full`);
+  t.equal(status, EXIT_FAILED);
+  t.match(stderr, /^fwdfs: the output can't be written \(ENOSPC\)[^\n]*\n$/);
+  t.equal((await shell(`${process.execPath} ${FWDFS} bogus 2> /dev/full`)).status, EXIT_USAGE);
+});
 
 t.test('--version prints the version', async (t) => {
   const { status, stdout } = await shell(`${process.execPath} ${FWDFS} --version`);

@@ -57,7 +57,7 @@ t.test('commands that show what a mount has', { skip: withoutRoot }, async (t) =
     t.match(json(await fwdfs(`stat --json fwd1/eth0 ${m}`)), {
       forwarder: 'fwd1',
       interface: 'eth0',
-      attributes: { mtu: '1500', operstate: 'up' },
+      attributes: { mtu: 1500, linktype: 1, operstate: 'up', inet: ['10.9.0.1/24'], inet6: ['fd09::1/64'] },
       statistics: { collisions: 0 },
     });
   });
@@ -81,7 +81,9 @@ t.test('commands that show what a mount has', { skip: withoutRoot }, async (t) =
     const { stdout } = await fwdfs(`rules ${m}`);
     t.match(stdout.toString(), /^forwarder\tinterface\tprotocol\tscope\t/);
     t.match(stdout.toString(), /^fwd1\teth0\tudp:520\tin\t/m);
-    t.match(json(await fwdfs(`rules --json ${m}`)), [{ forwarder: 'fwd1', interface: 'eth0', protocol: 'udp:520' }]);
+    t.match(json(await fwdfs(`rules --json ${m}`)), [
+      { forwarder: 'fwd1', interface: 'eth0', protocol: 'udp:520', up_tunnel: Number, frames: 0, dropped: 0 },
+    ]);
     const again = await fwdfs(`rule add fwd1/eth0:udp:520 ${m}`);
     t.equal(again.status, 1);
     t.match(again.stderr, /^fwdfs: fwd1\/eth0:udp:520 was added already: fwdfs rule remove [^\n]+\n$/);
@@ -117,7 +119,7 @@ t.test('commands that show what a mount has', { skip: withoutRoot }, async (t) =
     const one = await fwdfs(`tables fwd1 permission ${m}`);
     t.equal(one.stdout.toString(), 'control\tinterface\trights\tprotocols\nctl1\teth0\tread,write,inject\t*\n');
     t.match(json(await fwdfs(`tables . transmission --json ${m}`)), [
-      { device: '.', table: 'transmission', rows: [{ symbol: 'fwd1/eth0' }] },
+      { device: '.', table: 'transmission', rows: [{ symbol: 'fwd1/eth0', frames: 0, bytes: 0 }] },
     ]);
     for (const [line, said] of [
       ['fwd9', /has no forwarder fwd9/],

@@ -24,7 +24,10 @@ t.test('a remote interface is a file, by fuse-native', { ...fuseNativeOnly, time
 
   await t.test('it is libfuse that serves the mount', async (t) => {
     t.match(readFileSync(`/proc/${lab.control?.pid}/maps`, 'latin1'), /libfuse\.so\.2/);
-    t.match(readFileSync('/proc/self/mounts', 'latin1'), new RegExp(`${lab.mountPoint} fuse\\.fwdfs rw,nosuid,nodev`));
+    t.match(
+      readFileSync('/proc/self/mounts', 'latin1'),
+      new RegExp(`${lab.mountPoint} fuse\\.fwdfs rw,nosuid,nodev,noexec`),
+    );
   });
 
   await t.test('ls, .state, .tables and attributes show what is there', async (t) => {

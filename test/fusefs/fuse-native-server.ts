@@ -30,6 +30,7 @@ t.test('its options are those of libfuse 2, and a comma in the source ends none'
   const options = { allowOther: false, readOnly: false, uid: 0, gid: 0 };
   t.match(optionList(options), /^direct_io,use_ino,.*attr_timeout=0/);
   t.notMatch(optionList(options), /allow_other|ro\b/);
+  t.match(optionList(options), /,nonempty,nosuid,nodev,noexec$/, 'whether the directory is empty is not its business');
   t.match(optionList({ ...options, allowOther: true, readOnly: true }), /,allow_other,ro$/);
   t.equal(escapedSource('a=ws://x,b\\c'), 'a=ws://x\\,b\\\\c');
   t.ok(escapedSource(','.repeat(2000)).length <= 512);
