@@ -2,7 +2,8 @@
  * `fwdfs umount`: never hangs, whatever its readers and its control device do.
  *
  * Nothing here asks the server anything: neither umount2(2) nor fusermount3 does (fusefs/mount.ts), other than umount(8),
- * which looks at the mount first; a mount inside a mount is only looked for where the outer one answers. Where it is busy, a child process finds out how its control device is:
+ * which looks at the mount first; and a mount inside another is only looked for where the outer one answers. Where it is
+ * busy, a child process finds out how its control device is:
  *
  *     unmount --> unmounted
  *         | busy

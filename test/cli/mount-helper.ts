@@ -34,7 +34,7 @@ t.test('the helper keeps the conventions of mount(8)', { skip }, async (t) => {
     [`fwd1=http://h ${dir} -o rw`, /^fwdfs: "fwd1=http:\/\/h": expected ws:\/\/HOST[^\n]+\n$/],
     [`/none.yaml ${dir} -o rw`, /^fwdfs: \/none\.yaml: expected a file that can be read[^\n]+\n$/],
     [`${NOWHERE} ${dir} -N /proc/1/ns/mnt -o rw`, /^fwdfs: mount -N is not served: nsenter --mount=[^\n]+\n$/],
-    [`${NOWHERE}`, /^error: missing required argument 'dir'\n$/],
+    [`${NOWHERE}`, /^fwdfs: missing required argument 'dir' \(mount\.fwdfs --help shows how\)\n$/],
   ] as const) {
     await t.test(`a failure is 32 and one line: ${line.replace(ns.folder, '')}`, async (t) => {
       const { status, stdout, stderr } = await ns.shell(`cd /; /sbin/mount.fwdfs ${line}`);
