@@ -22,12 +22,15 @@ def text():
         part = os.read(fd, 1)
         if not part: return b''.join(parts).decode()
         parts.append(part)
-print(text(), flush=True)
+def say(line):
+    # In one piece, however Python is told to buffer.
+    os.write(1, (line + '\\n').encode())
+say(text())
 while True:
     for _, events in poll.poll():
         assert events & select.POLLPRI and events & select.POLLERR, events
-    try: print('changed', text(), flush=True)
-    except OSError as error: print('changed', error.strerror, flush=True)
+    try: say('changed ' + text())
+    except OSError as error: say('changed ' + error.strerror)
 `;
 
 t.test('a script can wait for a change', { skip: withoutRoot, timeout: 60_000 }, async (t) => {

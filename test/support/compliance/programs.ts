@@ -170,12 +170,14 @@ const cases: readonly Case[] = [
   },
   {
     title: 'tail -c +1 -f, which wants to seek, says that it can not',
+    needs: ['stream'],
     async run(scene, t) {
       t.match((await scene.sh('tail -c +1 -f $F/eth0')).err, /Illegal seek/);
     },
   },
   {
     title: 'head -n prints its lines and then complains that it can not seek; behind cat it does not',
+    needs: ['stream'],
     async run(scene, t) {
       const alone = await scene.sh('head -n 1 $F/eth0:icmp:hex');
       t.match(alone.out, HEX);
@@ -236,6 +238,7 @@ show(err(os.read, events, 1000))
   },
   {
     title: "Python's r+b needs buffering=0, as for a pipe",
+    needs: ['stream'],
     async run(scene, t) {
       const script = `
 import io
