@@ -28,7 +28,7 @@ t.test('what fuse-native lacks', fuseNativeOnly, async (t) => {
     const taken = performance.now() - start;
     t.comment(`SIGINT after ${taken.toFixed(0)} of ${FUSE_NATIVE_PATIENCE_MS} ms`);
     const writer = mount.startPython(
-      'f = os.open(M + "/slow-close", os.O_RDWR); print("closing", flush=True); os.close(f)',
+      'f = os.open(M + "/slow-close", os.O_RDWR); os.write(f, b"x"); print("closing", flush=True); os.close(f)',
     );
     let output = '';
     writer.child.stdout?.on('data', (text: string) => (output += text));

@@ -105,7 +105,7 @@ while True:
 
 t.test('a close that never ends does not hold up the unmount', fuseNativeOnly, async (t) => {
   const mount = await started(t);
-  const writer = mount.start('bash', ['-c', 'echo x > $M/slow-close']);
+  const writer = mount.start('bash', ['-c', 'exec 3> $M/slow-close; echo x >&3']);
   await writer.blocked();
   mount.server.kill('SIGTERM');
   await mount.ended();

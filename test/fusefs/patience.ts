@@ -49,7 +49,7 @@ t.test('with patience for what can be repeated alone, barriers, opens and taken 
   const made = impatient(t, { repeatableMs: 10 });
   made.file.synchronous = true;
   made.file.room = 9;
-  made.table.sync(2, made.fh, 'close');
+  made.table.sync(2, made.fh, 'fsync');
   write(made.table, 4, made.fh, 'abc');
   // Three reads that were given up are the clock.
   for (const id of [6, 8, 10]) {
