@@ -9,7 +9,11 @@ pid=$!
 table() { while read -r line && [ -n "$line" ]; do echo "$line"; done <&4; }
 table
 exec 3< "$FWD/fwd1/eth0:udp:9"
-table | tee /dev/stderr | grep -q udp:9
+changed=$(table)
+echo "$changed"
+grep -q udp:9 <<< "$changed"
 exec 3<&-
-table | { ! grep udp:9; }
+changed=$(table)
+echo "$changed"
+if grep -q udp:9 <<< "$changed"; then exit 1; fi
 wait "$pid"
