@@ -296,14 +296,17 @@ t.test('the next writer does not get the failures of the one before', async (t) 
   t.equal(bench.wakes, wakes, 'nor is that one woken');
 });
 
+/** What a barrier says in the end. */
+function outcome(barrier: Promise<void>): Promise<string> {
+  return barrier.then(
+    () => 'sent',
+    () => 'not sent',
+  );
+}
+
 t.test('a failure is told to all who wait for it, and kept where nobody does', async (t) => {
   const { tunnel } = new Bench();
   const frame = Buffer.alloc(60);
-  const outcome = (sync: Promise<void>): Promise<string> =>
-    sync.then(
-      () => 'sent',
-      () => 'not sent',
-    );
   tunnel.send(frame, 0, 60);
   const both = [outcome(tunnel.sync()), outcome(tunnel.sync())];
   tunnel.confirm(1, EMSGSIZE);
@@ -320,11 +323,6 @@ t.test('a failure is told to all who wait for it, and kept where nobody does', a
 t.test('the first error after a resume stands for all that was not confirmed before', async (t) => {
   const { tunnel } = new Bench();
   const frame = Buffer.alloc(60);
-  const outcome = (sync: Promise<void>): Promise<string> =>
-    sync.then(
-      () => 'sent',
-      () => 'not sent',
-    );
   tunnel.send(frame, 0, 60);
   const first = outcome(tunnel.sync());
   tunnel.send(frame, 0, 60);
