@@ -33,6 +33,11 @@ export const ERRORS = {
     errno: E.EOPNOTSUPP,
     advice: 'claim at the bridge, bond or VRF whose port it is, or open it without :claim for a copy',
   },
+  'mirrors-link': {
+    errno: E.EADDRINUSE,
+    advice: 'use --netns: here the forwarder could not be reached any more',
+  },
+  'no-such-vif': { errno: E.ENOENT, advice: 'look at fwdfs vif list' },
   'not-connected': { errno: E.ENETDOWN, advice: "look at the forwarder's .state for the reason" },
   'interface-gone': {
     errno: E.ENETDOWN,

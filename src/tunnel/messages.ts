@@ -8,6 +8,28 @@
  */
 import * as z from 'zod';
 import { FwdfsError } from '../base/errors.js';
+import {
+  downTunnel,
+  expectedLinkType,
+  flag,
+  interfaceFields,
+  interfaceName,
+  MAX_NAME,
+  MAX_TOKEN,
+  RIGHTS,
+  SCOPES,
+  symbolName,
+  text,
+  texts,
+  u32,
+  u53,
+  upTunnel,
+  VIF_KINDS,
+  vifTunnel,
+  word,
+} from './message-fields.js';
+
+export { RIGHTS } from './message-fields.js';
 
 export const PROTOCOL_VERSION = 1;
 
@@ -23,72 +45,6 @@ export function negotiate(theirs: { min: number; max: number }): number {
     `this device speaks versions ${VERSIONS.min} to ${VERSIONS.max}, the other ${theirs.min} to ${theirs.max}`,
   );
 }
-
-// --- kinds of fields: each takes its doc, and a unit where it has one ---
-
-const U32_MAX = 0xffff_ffff;
-const text = (description: string, unit = '') => z.string().meta({ description, unit });
-const texts = (description: string, unit = '') => z.array(z.string()).meta({ description, unit });
-const flag = (description: string) => z.boolean().meta({ description });
-const u16 = (description: string, unit = '') => z.int().min(0).max(0xffff).meta({ description, unit });
-const u32 = (description: string, unit = '') => z.int().min(0).max(U32_MAX).meta({ description, unit });
-const i32 = (description: string, unit = '') => z.int().min(-0x8000_0000).max(0x7fff_ffff).meta({ description, unit });
-const u53 = (description: string, unit = '') => z.int().min(0).meta({ description, unit });
-
-/**
- * What a control device may do with an interface: `read` frames, `write` frames with the forwarder's own source
- * addresses, `inject` any frame (it does not include `write`), have a `vif`, have a `vip`, set a `route`.
- */
-export const RIGHTS = ['read', 'write', 'inject', 'vif', 'vip', 'route'] as const;
-export const SCOPES = ['in', 'out', 'both', 'promisc'] as const;
-
-/** A word that tables show: neither empty nor long, and nothing that could look like another column or row. */
-const word = (description: string, most: number) =>
-  z
-    .string()
-    .min(1)
-    .max(most)
-    .regex(/^[^\s\p{Cc}]*$/u)
-    .meta({ description, unit: '' });
-const MAX_WORD = 255;
-const MAX_NAME = 64;
-const MAX_TOKEN = 4096;
-
-const interfaceName = () => word("the interface's name at the forwarder", MAX_WORD);
-const symbolName = () =>
-  word('what the application touches: the name of a file, a virtual IF or a virtual IP', MAX_WORD);
-const downTunnel = () => u32('id of the down tunnel, allocated by the forwarder, never used twice within a session');
-const upTunnel = () => u32('id of the up tunnel, allocated by the control device, never used twice within a session');
-
-const expectedLinkType = () =>
-  u16(
-    'what the frames are taken for: another interface is refused; absent: for what it is',
-    'pcap link type',
-  ).optional();
-
-const attributes = () =>
-  z
-    .object({
-      index: u32('number of the interface'),
-      linkType: u16('link type of its frames', 'pcap link type'),
-      address: text('link layer address, empty where there is none'),
-      mtu: u32('largest packet without its link layer header', 'bytes'),
-      operstate: text('up, down, unknown … as in /sys/class/net'),
-      flags: u32('interface flags', 'IFF_ bits'),
-      speed: i32('-1 where it is unknown', 'Mbit/s'),
-      inet: texts('IPv4 addresses with prefix length, "10.0.0.1/24"'),
-      inet6: texts('IPv6 addresses with prefix length'),
-    })
-    .meta({ description: 'attributes of the interface, named as in /sys/class/net' });
-const rights = () =>
-  z.array(z.enum(RIGHTS)).meta({ description: 'what the permission table lets this control device do with it' });
-const protocols = () => texts('the protocol addresses that the rights cover', 'protocol addresses');
-const interfaceFields = () => ({
-  interface: interfaceName(),
-  attributes: attributes(),
-  rights: rights(),
-  protocols: protocols(),
-});
 
 // --- the table ---
 
@@ -195,6 +151,17 @@ export const MESSAGES = {
       interface: interfaceName(),
       protocol: text('what may be sent through it', 'protocol address'),
       linkType: expectedLinkType(),
+      vif: z
+        .object({
+          kind: z.enum(VIF_KINDS).meta({ description: 'tap: Ethernet frames; tun: IP packets' }),
+          upTunnel: upTunnel(),
+          credit: u53('payload that may be sent before the first credit frame', 'bytes'),
+        })
+        .meta({
+          description:
+            'the tunnel is that of a virtual IF: what leaves through it opens its flow, whose answers come by this up tunnel',
+        })
+        .optional(),
     }),
   },
   'tunnel-generation-response': {
@@ -241,6 +208,16 @@ export const MESSAGES = {
       claim: flag('this control device alone gets them, and answers instead of the forwarder'),
       credit: u53('payload that may be sent before the first credit frame', 'bytes'),
       linkType: expectedLinkType(),
+      vif: vifTunnel()
+        .meta({
+          description: 'the rule of a socket on this virtual IF, by its down tunnel: a frame goes up to it once',
+        })
+        .optional(),
+      filter: z
+        .string()
+        .regex(/^([0-9a-f]{16}){1,4096}$/)
+        .meta({ description: "a packet socket's own filter: classic BPF, 16 hex digits an instruction", unit: '' })
+        .optional(),
     }),
   },
   'transfer-response': {
@@ -273,6 +250,44 @@ export const MESSAGES = {
       upTunnel: upTunnel(),
       reason: text('one line for the log'),
       code: text('why, a code of the error table; absent: not-permitted').optional(),
+    }),
+  },
+  'group-join': {
+    from: 'control',
+    answer: 'group-response',
+    source: 'ours',
+    doc: 'A multicast group was joined on a virtual IF: the forwarder joins it on the interface.',
+    fields: z.object({ downTunnel: vifTunnel(), group: text('IPv4 or IPv6 address of the group') }),
+  },
+  'group-leave': {
+    from: 'control',
+    answer: 'group-response',
+    source: 'ours',
+    doc: 'A multicast group was left on a virtual IF. All are left when its tunnel is deleted.',
+    fields: z.object({ downTunnel: vifTunnel(), group: text('IPv4 or IPv6 address of the group') }),
+  },
+  'group-response': {
+    from: 'forwarder',
+    answer: null,
+    source: 'ours',
+    doc: 'The group is joined, or left.',
+    fields: z.object({ group: text('IPv4 or IPv6 address of the group') }),
+  },
+  'neighbour-request': {
+    from: 'control',
+    answer: 'neighbour-response',
+    source: 'ours',
+    doc: "Asks for a neighbour of an interface: the forwarder's kernel resolves it (ARP, neighbour discovery).",
+    fields: z.object({ interface: interfaceName(), address: text('IPv4 or IPv6 address of the neighbour') }),
+  },
+  'neighbour-response': {
+    from: 'forwarder',
+    answer: null,
+    source: 'ours',
+    doc: 'The neighbour, or that it does not answer.',
+    fields: z.object({
+      address: text('IPv4 or IPv6 address of the neighbour'),
+      link: text('its link layer address; empty: it does not answer'),
     }),
   },
   'table-request': {
@@ -368,3 +383,4 @@ export function isSentBy(type: MessageType, side: Side): boolean {
 export type Attributes = Message<'interface-use-response'>['attributes'];
 export type Right = (typeof RIGHTS)[number];
 export type Scope = (typeof SCOPES)[number];
+export type VifKind = (typeof VIF_KINDS)[number];
