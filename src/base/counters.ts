@@ -35,6 +35,9 @@ export const COUNTERS = {
   drop_unknown_tunnel: 'frames of all interfaces with an up tunnel that is not there (closed meanwhile)',
   drop_no_reader: 'frames of a rule that was set by hand while nobody reads',
   drop_reader_slow: "frames for which a reader's queue had no room",
+  drop_vif_malformed: 'frames that left a virtual IF and are too short for their own headers',
+  drop_vif_no_credit: 'frames that left a virtual IF while its tunnel took none',
+  drop_vif_refused: 'frames that the device of a virtual IF did not take',
   drop_bad_gso: 'super-frames that could not be cut into wire frames',
 } as const satisfies Record<string, string>;
 

@@ -70,6 +70,10 @@ export const COARSE_FILTER_MAX_ADDRESSES = 64;
 export const FRAGMENT_TABLE_SIZE = 1024;
 /** How long the fragments of a datagram are followed. */
 export const FRAGMENT_TIME_MS = 30_000;
+/** Virtual IFs of one control device. */
+export const MAX_VIFS = 256;
+/** Multicast groups of one virtual IF. */
+export const MAX_VIF_GROUPS = 1024;
 /** Longest line of a hex write: a frame as hex digits with a separator each. */
 export const MAX_HEX_LINE_BYTES = 3 * MAX_FRAME_BYTES;
 /** Longest name of a symbol. */
