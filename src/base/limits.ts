@@ -35,6 +35,10 @@ export const PACKET_BATCH_COUNT = 64;
 export const PACKET_DRAIN_CALLS = 16;
 /** Receive buffer asked for on a packet socket. */
 export const PACKET_RECEIVE_BUFFER_BYTES = 32 << 20;
+/** Frames that one drain reads from a virtual IF before timers and other descriptors get their turn. */
+export const TUN_DRAIN_COUNT = 256;
+/** Neighbours of a virtual IF that are asked for at the forwarder at a time. */
+export const MAX_NEIGHBOUR_QUESTIONS = 256;
 /** How long a suspended session keeps its rules. */
 export const RESUME_TIME_MS = 30_000;
 /** First wait before connecting again; it doubles, with jitter, up to RECONNECT_MAX_MS. */

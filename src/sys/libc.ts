@@ -102,9 +102,11 @@ export const sys = {
 /**
  * Closes a descriptor in a thread of its own: closing a packet socket waits for the kernel's other processors (7 to 20 ms),
  * and a hundred of them may go at once. The descriptor must not be used any more.
+ *
+ * @param done called when it is closed
  */
-export function closeLater(fd: number): void {
-  c.close.async(fd, () => undefined);
+export function closeLater(fd: number, done: () => void = () => undefined): void {
+  c.close.async(fd, () => done());
 }
 
 /** The result of a call of `sys`, or a thrown SystemError where it failed. */

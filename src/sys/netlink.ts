@@ -3,6 +3,7 @@
  *
  *     request(type, body) --send--> kernel --ack: errno--------------------------> returns, or throws SystemError
  *     query(type, body)   --send--> kernel --message, …, DONE (dump) | ack-------> one call of `each` per message
+ *     transaction(…)      --send--> kernel --ack: errno--------------------------> the same, of a subsystem that wants batches
  *     receive()           <-------- kernel, whenever something changes (sockets with groups, non-blocking)
  *
  * rtnetlink answers within the send itself, so requests are synchronous; the receive timeout is there for the day when
@@ -28,6 +29,7 @@ const MSG_TRUNC = 0x20;
 const MSG_DONTWAIT = 0x40;
 
 export const NETLINK_ROUTE = 0;
+export const NETLINK_NETFILTER = 12;
 
 /** The kernel fills at most 32 KiB of a dump into one datagram. */
 const RECEIVE_BYTES = 64 << 10;
@@ -46,6 +48,12 @@ export interface NetlinkOptions {
   readonly protocol?: number;
   /** Groups to listen to, bits of RTMGRP; the socket is then for `receive` only. Default 0: a socket for requests. */
   readonly groups?: number;
+}
+
+/** The message that begins or ends a transaction. */
+export interface Envelope {
+  readonly type: number;
+  readonly body: Buffer;
 }
 
 export class Netlink {
@@ -114,11 +122,22 @@ export class Netlink {
     }
   }
 
-  /** Sends, and takes answers until the acknowledgement or the end of the dump. @returns whether they are consistent */
+  /** A request between two other messages, which begin and end a transaction. @throws as request */
+  transaction(begin: Envelope, type: number, flags: number, body: Buffer, end: Envelope): void {
+    this.sequence += 1;
+    const enclosed = encodeMessage(type, flags | NLM_F.REQUEST | NLM_F.ACK, this.sequence, body);
+    const [first, last] = [begin, end].map((one) => encodeMessage(one.type, NLM_F.REQUEST, this.sequence, one.body));
+    this.exchange(type, Buffer.concat([first!, enclosed, last!]), () => undefined);
+  }
+
   private ask(type: number, flags: number, body: Buffer, each: (message: NetlinkMessage) => void): boolean {
     this.sequence += 1;
-    const message = encodeMessage(type, flags | NLM_F.REQUEST, this.sequence, body);
-    must('send(AF_NETLINK)', sys.send(this.fd, message, message.length, 0));
+    return this.exchange(type, encodeMessage(type, flags | NLM_F.REQUEST, this.sequence, body), each);
+  }
+
+  /** Sends, and takes answers until the acknowledgement or the end of the dump. @returns whether they are consistent */
+  private exchange(type: number, datagram: Buffer, each: (message: NetlinkMessage) => void): boolean {
+    must('send(AF_NETLINK)', sys.send(this.fd, datagram, datagram.length, 0));
     let consistent = true;
     for (;;) {
       const length = this.receiveDatagram(0);

@@ -1,5 +1,5 @@
 /**
- * The wire format of netlink and rtnetlink (linux/netlink.h, rtnetlink.h, if_link.h, if_addr.h), in one place.
+ * The wire format of netlink and rtnetlink (linux/netlink.h, rtnetlink.h, if_link.h, if_addr.h, fib_rules.h), in one place.
  *
  * A datagram holds messages, a message holds a fixed part and attributes, each aligned to 4 bytes; numbers are in the
  * host's order, little endian on all that is supported. Encoding, decoding and `printMessage` read the same tables.
@@ -16,6 +16,7 @@
  *     fixed parts:
  *     ifinfomsg   family u8 | - u8 | type u16 | index i32 | flags u32 | change u32
  *     ifaddrmsg   family u8 | prefixLength u8 | flags u8 | scope u8 | index u32
+ *     fibrulehdr  family u8 | destinationLength u8 | sourceLength u8 | tos u8 | table u8 | - u8 | - u8 | action u8 | flags u32
  *     rtmsg       family u8 | destinationLength u8 | sourceLength u8 | tos u8 | table u8 | protocol u8 | scope u8 | type u8 | flags u32
  */
 
@@ -83,6 +84,18 @@ export const RTMSG = layout([
   ['flags', 'u32'],
 ]);
 
+export const FIBRULEHDR = layout([
+  ['family', 'u8'],
+  ['destinationLength', 'u8'],
+  ['sourceLength', 'u8'],
+  ['tos', 'u8'],
+  ['table', 'u8'],
+  ['reserved1', 'u8'],
+  ['reserved2', 'u8'],
+  ['action', 'u8'],
+  ['flags', 'u32'],
+]);
+
 export const RTM = {
   NEWLINK: 16,
   DELLINK: 17,
@@ -94,6 +107,9 @@ export const RTM = {
   NEWROUTE: 24,
   DELROUTE: 25,
   GETROUTE: 26,
+  NEWRULE: 32,
+  DELRULE: 33,
+  GETRULE: 34,
 } as const;
 
 export const NLMSG = { NOOP: 1, ERROR: 2, DONE: 3, OVERRUN: 4 } as const;
@@ -108,14 +124,40 @@ export const NLM_F = {
   REPLACE: 0x100,
   EXCL: 0x200,
   CREATE: 0x400,
+  APPEND: 0x800,
 } as const;
 
-export const IFLA = { ADDRESS: 1, IFNAME: 3, MTU: 4, MASTER: 10, OPERSTATE: 16, STATS64: 23 } as const;
-export const IFA = { ADDRESS: 1, LOCAL: 2 } as const;
-export const RTA = { DST: 1, OIF: 4, GATEWAY: 5 } as const;
+export const IFLA = {
+  ADDRESS: 1,
+  IFNAME: 3,
+  MTU: 4,
+  MASTER: 10,
+  TXQLEN: 13,
+  OPERSTATE: 16,
+  IFALIAS: 20,
+  STATS64: 23,
+} as const;
+export const IFA = { ADDRESS: 1, LOCAL: 2, FLAGS: 8 } as const;
+export const RTA = { DST: 1, OIF: 4, GATEWAY: 5, PRIORITY: 6, PREFSRC: 7, TABLE: 15, MARK: 16 } as const;
+export const FRA = {
+  DST: 1,
+  SRC: 2,
+  PRIORITY: 6,
+  FWMARK: 10,
+  TABLE: 15,
+  FWMASK: 16,
+  OIFNAME: 17,
+  PROTOCOL: 21,
+} as const;
 
 /** Groups of NETLINK_ROUTE, as bits of sockaddr_nl.groups. */
-export const RTMGRP = { LINK: 1, IPV4_IFADDR: 0x10, IPV6_IFADDR: 0x100 } as const;
+export const RTMGRP = {
+  LINK: 1,
+  IPV4_IFADDR: 0x10,
+  IPV4_ROUTE: 0x40,
+  IPV6_IFADDR: 0x100,
+  IPV6_ROUTE: 0x400,
+} as const;
 
 const ATTRIBUTE_HEADER_BYTES = 4;
 /** The upper two bits say "nested" and "network order". */
@@ -210,6 +252,7 @@ const LAYOUT_OF_KIND: ReadonlyMap<number, Layout<string>> = new Map<number, Layo
   [RTM.NEWLINK >> 2, IFINFOMSG],
   [RTM.NEWADDR >> 2, IFADDRMSG],
   [RTM.NEWROUTE >> 2, RTMSG],
+  [RTM.NEWRULE >> 2, FIBRULEHDR],
 ]);
 
 /** Statistics and nested attributes would fill the screen. */
