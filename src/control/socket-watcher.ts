@@ -1,0 +1,239 @@
+/**
+ * The sockets of a network namespace, followed as they open and close.
+ *
+ *     opening  system calls (tracepoints)  --which lists--> request --> look --> onChange(opened, closed)
+ *              without them a poll: short lists always, long ones when their counts in /proc/net/sockstat changed
+ *     closing  TCP, UDP: destroy groups of sock_diag --cookie--> onChange
+ *              the others: a poll while there are any
+ *     anything that was missed: an audit of everything, seldom
+ *
+ * A look reads whole lists. The first after a pause happens at once; the next ones keep a distance that grows with what a
+ * look costs, so that watching takes a bounded share of the processor however many sockets come and go. What is missing in
+ * one look is confirmed by the next.
+ *
+ * A socket that changes (bound, connected, another filter) is in `opened` and in `closed`, with one id: `closed` has what it
+ * was. Sockets of this process are not told of.
+ */
+import { existsSync, readdirSync, readlinkSync } from 'node:fs';
+import { constants } from 'node:os';
+import { describe } from '../base/errors.js';
+import type { Logger } from '../base/log.js';
+import { inNetns } from '../sys/netns.js';
+import { ProcNetFile } from '../sys/proc-net.js';
+import type { Source } from '../sys/readiness.js';
+import { readiness } from '../sys/readiness.js';
+import { DESTROYED, DestroyedSockets, SockDiag } from '../sys/sock-diag.js';
+import type { ListName, SocketChanges, SocketList } from './socket-lists.js';
+import { LIST_NAMES, PROC_FILES, socketLists } from './socket-lists.js';
+import type { WatchedSocket } from './watched-socket.js';
+
+export type { WatchedSocket } from './watched-socket.js';
+
+/** Without events, how often it is looked for sockets that opened. */
+const OPENING_POLL_MS = 80;
+/** How often it is looked for sockets that closed and of whose closing nobody tells. */
+const CLOSING_POLL_MS = 400;
+/** How often everything is looked at, for what was missed. */
+const AUDIT_MS = 10_000;
+/** From one look to the next, at least. */
+const LOOK_GAP_MS = 5;
+/** A look that took a while is followed by that many times the while without one. */
+const LOOK_GAP_FACTOR = 15;
+const AUDIT_GAP_FACTOR = 500;
+/** Datagrams of destroyed sockets that one drain takes before others get their turn. */
+const DRAIN_DATAGRAMS = 64;
+const { EAGAIN, EINTR } = constants.errno;
+
+/** Lists that are short as a rule, and of whose closing nobody tells. */
+const SHORT_LISTS: readonly ListName[] = ['sctp', 'udplite', 'raw', 'ping', 'packet'];
+const SOCKSTAT_FILES = ['sockstat', 'sockstat6'] as const;
+
+type OnChange = (opened: readonly WatchedSocket[], closed: readonly WatchedSocket[]) => void;
+
+interface Destroyed {
+  readonly sockets: DestroyedSockets;
+  readonly source: Source;
+}
+
+/** What belongs to the network namespace. */
+interface Opened {
+  readonly diag: SockDiag;
+  readonly files: ReadonlyMap<string, ProcNetFile>;
+  readonly lists: Readonly<Record<ListName, SocketList>>;
+  readonly destroyed: readonly Destroyed[];
+}
+
+export class SocketWatcher {
+  private readonly netns: string;
+  private readonly log: Logger;
+  private onChange: OnChange = () => undefined;
+  private opened: Opened | null = null;
+  private readonly wanted = new Set<ListName>();
+  private timer: NodeJS.Timeout | undefined;
+  private polling: NodeJS.Timeout | undefined;
+  private nextLook = 0;
+  private nextAudit = 0;
+  private sockstat = '';
+  private hasEvents = false;
+
+  /** @param netns a name of ip-netns(8) or a path; '' is the process's own */
+  constructor(netns: string, log: Logger) {
+    this.netns = netns;
+    this.log = log;
+  }
+
+  /**
+   * All sockets now, and `onChange` with each change from then on. A stream socket is there while it listens, a datagram
+   * socket while it has a port.
+   *
+   * @throws SystemError
+   */
+  start(onChange: OnChange): readonly WatchedSocket[] {
+    this.onChange = onChange;
+    const opened = inNetns(this.netns, () => this.open());
+    this.opened = opened;
+    for (const { source } of opened.destroyed) readiness.arm(source);
+    const changes: SocketChanges = { opened: [], closed: [] };
+    this.read(LIST_NAMES, changes);
+    this.poll();
+    return changes.opened;
+  }
+
+  close(): void {
+    const opened = this.opened;
+    if (opened === null) return;
+    this.opened = null;
+    clearTimeout(this.timer);
+    clearTimeout(this.polling);
+    for (const { source } of opened.destroyed) readiness.disarm(source);
+    release(opened);
+  }
+
+  /** In the namespace. @throws SystemError, and nothing is left open */
+  private open(): Opened {
+    const files = new Map<string, ProcNetFile>();
+    const destroyed: Destroyed[] = [];
+    const diag = new SockDiag();
+    try {
+      for (const name of [...PROC_FILES, ...SOCKSTAT_FILES]) {
+        // Each is there or not as the kernel was built.
+        if (existsSync(`/proc/thread-self/net/${name}`)) files.set(name, new ProcNetFile(name));
+      }
+      for (const name of ['tcp', 'udp'] as const) {
+        const sockets = new DestroyedSockets(name === 'tcp' ? DESTROYED.TCP : DESTROYED.UDP);
+        const source = { fd: sockets.fd, drain: () => this.drain(sockets, name) };
+        destroyed.push({ sockets, source });
+      }
+      return { diag, files, destroyed, lists: socketLists(diag, files) };
+    } catch (error) {
+      release({ diag, files, destroyed });
+      throw error;
+    }
+  }
+
+  /** Takes what is gone. */
+  private drain(sockets: DestroyedSockets, name: 'tcp' | 'udp'): boolean {
+    const closed: WatchedSocket[] = [];
+    let result = 1;
+    for (let count = 0; count < DRAIN_DATAGRAMS && result !== -EAGAIN && this.opened !== null; count++) {
+      const { lists } = this.opened;
+      result = sockets.receive((cookie) => {
+        const socket = lists[name].forget(cookie);
+        if (socket !== null) closed.push(socket);
+      });
+      // Some were lost.
+      if (result < 0 && result !== -EAGAIN && result !== -EINTR) this.request([name]);
+    }
+    this.tell({ opened: [], closed });
+    return result !== -EAGAIN && this.opened !== null;
+  }
+
+  /** Has lists looked at as soon as may be. */
+  private request(names: readonly ListName[]): void {
+    for (const name of names) this.wanted.add(name);
+    if (this.timer !== undefined || this.opened === null) return;
+    const wait = this.nextLook - performance.now();
+    if (wait <= 0) this.look();
+    else this.timer = setTimeout(this.look, Math.ceil(wait));
+  }
+
+  private readonly look = (): void => {
+    this.timer = undefined;
+    const changes: SocketChanges = { opened: [], closed: [] };
+    const names = [...this.wanted];
+    this.wanted.clear();
+    const begin = performance.now();
+    let missing: readonly ListName[] = [];
+    try {
+      missing = this.read(names, changes);
+    } catch (error) {
+      this.log.error({ error: describe(error) }, 'sockets could not be listed');
+    }
+    const end = performance.now();
+    this.nextLook = end + Math.max(LOOK_GAP_MS, LOOK_GAP_FACTOR * (end - begin));
+    if (missing.length > 0) this.request(missing);
+    this.tell(changes);
+  };
+
+  /** @returns the lists in which something is missing @throws SystemError */
+  private read(names: readonly ListName[], changes: SocketChanges): ListName[] {
+    const lists = this.opened?.lists;
+    if (lists === undefined) return [];
+    let own: ReadonlySet<number> | null = null;
+    const isOwn = (inode: number): boolean => (own ??= ownInodes()).has(inode);
+    return names.filter((name) => lists[name].look(isOwn, changes));
+  }
+
+  private tell({ opened, closed }: SocketChanges): void {
+    if (this.opened === null || (opened.length === 0 && closed.length === 0)) return;
+    try {
+      this.onChange(opened, closed);
+    } catch (error) {
+      this.log.error({ error: describe(error) }, 'a change of sockets was not handled');
+    }
+  }
+
+  /** Looks for what nobody tells of, and comes back. */
+  private readonly poll = (): void => {
+    const opened = this.opened;
+    if (opened === null) return;
+    const due = new Set<ListName>(SHORT_LISTS.filter((name) => opened.lists[name].size > 0));
+    const begin = performance.now();
+    for (const name of this.hasEvents ? [] : this.opening(opened)) due.add(name);
+    if (begin >= this.nextAudit) for (const name of LIST_NAMES) due.add(name);
+    if (due.size > 0) this.request([...due]);
+    if (begin >= this.nextAudit) {
+      this.nextAudit = begin + Math.max(AUDIT_MS, AUDIT_GAP_FACTOR * (performance.now() - begin));
+    }
+    this.polling = setTimeout(this.poll, this.hasEvents ? CLOSING_POLL_MS : OPENING_POLL_MS);
+    this.polling.unref();
+  };
+
+  /** The lists in which something may have opened, by the kernel's counts where these say so. */
+  private opening({ files }: Opened): readonly ListName[] {
+    const counts = SOCKSTAT_FILES.map((name) => files.get(name)?.read() ?? '').join('');
+    const areSame = counts !== '' && counts === this.sockstat;
+    this.sockstat = counts;
+    return areSame ? SHORT_LISTS : LIST_NAMES;
+  }
+}
+
+/** Inodes of the sockets that this process has. */
+function ownInodes(): ReadonlySet<number> {
+  const inodes = new Set<number>();
+  for (const fd of readdirSync('/proc/self/fd')) {
+    try {
+      const inode = /^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/self/fd/${fd}`))?.[1];
+      if (inode !== undefined) inodes.add(Number(inode));
+    } catch {
+      // The descriptor by which the folder was read.
+    }
+  }
+  return inodes;
+}
+
+function release({ diag, files, destroyed }: Pick<Opened, 'diag' | 'files' | 'destroyed'>): void {
+  diag.close();
+  for (const file of files.values()) file.close();
+  for (const { sockets } of destroyed) sockets.close();
+}
