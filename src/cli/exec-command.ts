@@ -9,8 +9,8 @@ import { spawn } from 'node:child_process';
 import { constants } from 'node:os';
 import type { Command } from 'commander';
 import { FwdfsError } from '../base/errors.js';
-import { CLONE_NEWNET, must, sys } from '../sys/libc.js';
-import { setLinkUp } from '../sys/route-requests.js';
+import { CLONE_NEWNET, ifNameToIndex, must, sys } from '../sys/libc.js';
+import { RouteRequests } from '../sys/route-requests.js';
 import { action } from './exit.js';
 import { mountOption, onMount, splitName } from './options.js';
 import { requireForwarder } from './view.js';
@@ -47,7 +47,7 @@ async function exec(path: string, words: readonly string[], flags: VifFlags): Pr
     if (made === -constants.errno.EPERM)
       throw new FwdfsError('host-lacks', 'exec makes a network namespace: run it as root');
     must('unshare(CLONE_NEWNET)', made);
-    setLinkUp('lo');
+    new RouteRequests().setLink(ifNameToIndex('lo'), { up: true });
     const netns = `/proc/${process.pid}/ns/net`;
     try {
       await reader.hold(`${forwarder}/.ctl`, vifAddLine(name, { ...flags, netns }, ['hold']));

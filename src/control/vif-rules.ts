@@ -77,7 +77,10 @@ export class VifRules {
 
   changed(opened: readonly WatchedSocket[], closed: readonly WatchedSocket[]): void {
     if (this.closed) return;
+    // One that is another than before is in both, and is as old as it was.
+    const stay = new Set(opened.map(({ id }) => id));
     for (const { id } of closed) {
+      if (stay.has(id)) continue;
       this.want(id, []);
       this.sockets.delete(id);
       this.old.delete(id);

@@ -81,8 +81,9 @@ export class Vifs {
 
   /** Removes what a crash left. Once; later calls wait for the first. */
   sweep(): Promise<void> {
-    this.swept ??= sweepVifs(this.options.log);
-    return this.swept;
+    const swept = this.swept ?? sweepVifs(this.options.log);
+    this.swept = swept;
+    return swept;
   }
 
   /**

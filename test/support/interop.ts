@@ -27,7 +27,11 @@ export class InteropLab {
 
   /** A lab whose forwarder discards what no rule takes. */
   static async start(options: LabOptions = {}): Promise<InteropLab> {
-    const lab = await Lab.start({ eth0: '{ unmatched: discard, host: [icmp] }', permissions: VIF_PERMISSIONS, ...options });
+    const lab = await Lab.start({
+      eth0: '{ unmatched: discard, host: [icmp] }',
+      permissions: VIF_PERMISSIONS,
+      ...options,
+    });
     return new InteropLab(lab);
   }
 
@@ -83,7 +87,10 @@ export class InteropLab {
   /** Rules of virtual IFs that are active: their protocol addresses, sorted. */
   async rules(): Promise<string[]> {
     const rows = await this.lab.ownTable('vif_rules');
-    return rows.filter(([, , state]) => state === 'active').map(([, protocol = '']) => protocol).sort();
+    return rows
+      .filter(([, , state]) => state === 'active')
+      .map(([, protocol = '']) => protocol)
+      .sort();
   }
 
   /** Waits until there is such a rule. */
