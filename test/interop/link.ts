@@ -37,9 +37,7 @@ t.test('tap: two lldpds see each other', { skip: withoutRoot }, async (t) => {
   const { node, ctl, folder } = lab.lab;
   await lab.addVif('tap');
   const words = (name: string, device: string): string[] => [
-    ...['lldpd', '-d', '-u', `${folder}/${name}.lldp`, '-I', device, '-C', device, '-S', name, '-r'].filter(
-      (word) => word !== '-r',
-    ),
+    ...['lldpd', '-d', '-u', `${folder}/${name}.lldp`, '-I', device, '-C', device, '-S', name],
   ];
   const here = lab.daemon(ctl, words('control', DEVICE));
   lab.daemon(node, words('node', 'n0'));
