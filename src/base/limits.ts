@@ -78,6 +78,23 @@ export const FRAGMENT_TIME_MS = 30_000;
 export const MAX_VIFS = 256;
 /** Multicast groups of one virtual IF. */
 export const MAX_VIF_GROUPS = 1024;
+/** Flows of virtual IFs at one interface. */
+export const MAX_FLOWS_PER_INTERFACE = 131_072;
+/** How long a flow may be quiet: TCP that was not answered, TCP, after a FIN, after an RST. */
+export const FLOW_TCP_NEW_MS = 120_000;
+export const FLOW_TCP_MS = 432_000_000;
+export const FLOW_CLOSED_MS = 120_000;
+export const FLOW_TCP_RESET_MS = 10_000;
+/** UDP and UDP-Lite, until answered and then. */
+export const FLOW_UDP_MS = 30_000;
+export const FLOW_UDP_ANSWERED_MS = 120_000;
+/** ICMP echo. */
+export const FLOW_ECHO_MS = 30_000;
+/** All other protocols. */
+export const FLOW_OTHER_MS = 600_000;
+/** A share of the flows is looked at this often, all of them in FLOW_SWEEP_STEPS times. */
+export const FLOW_SWEEP_MS = 250;
+export const FLOW_SWEEP_STEPS = 16;
 /** Longest line of a hex write: a frame as hex digits with a separator each. */
 export const MAX_HEX_LINE_BYTES = 3 * MAX_FRAME_BYTES;
 /** Longest name of a symbol. */

@@ -2,7 +2,7 @@
  * What a control device sends on /tunnel (Fig. 12, S1205, S1206; S705): looked up, checked, handed to its interface.
  * Data reception processing section 370, and the way down of distribution section 350 and tunnel transfer section 66.
  *
- *     message -> for each frame: data   -> DownTunnel -> in order? -> allowed? -> InterfaceTransmitter
+ *     message -> for each frame: data   -> DownTunnel -> in order? -> allowed? -> flow of its vif -> InterfaceTransmitter
  *                                credit -> the rule's `granted`
  *                                close  -> the tunnel ends when all before is out
  *             -> every touched transmitter flushes -> every touched tunnel is confirmed in one frame
@@ -29,18 +29,21 @@ import {
   OFFLOAD_OFFSET,
 } from '../tunnel/frames.js';
 import { type DistributionTable, SIDE } from './distribution-table.js';
+import { type FlowTable, SENT } from './flow-table.js';
 import type { InterfaceTransmitter, TransmitResult } from './interface-transmitter.js';
 import type { Peer } from './peer.js';
 import type { DownTunnel, ReceptionTable } from './reception-table.js';
 import { isOwnSource, type OwnAddresses } from './source-check.js';
 
-const { EACCES, EINVAL, ENETDOWN } = constants.errno;
+const { EACCES, EINVAL, ENETDOWN, ENOBUFS } = constants.errno;
 
 /** What the down path needs to know of an interface. */
 export interface Outlet {
   readonly linkType: LinkType;
   readonly counters: Counters;
   readonly own: OwnAddresses;
+  /** Of the virtual IFs on it. */
+  readonly flows: FlowTable;
   /** null: the interface is not there just now */
   readonly transmitter: InterfaceTransmitter | null;
 }
@@ -131,7 +134,8 @@ export class DownPath implements TransmitResult {
       outlet.counters.add(C.drop_tx_not_permitted, 1);
       return EACCES;
     }
-    if (tunnel.right === 'inject' && tunnel.protocol.kind === 'any') return 0;
+    const { wayBack } = tunnel;
+    if (tunnel.right === 'inject' && tunnel.protocol.kind === 'any' && wayBack === null) return 0;
     // The kernel would make later fragments of it, which nobody could check.
     const gsoType = (frame[offset - FRAME_HEADER_BYTES + OFFLOAD_OFFSET + VNET.gsoType] ?? 0) & ~VNET_GSO_ECN;
     if (gsoType === VNET_GSO_UDP || !this.view.parse(frame, offset, length, outlet.linkType)) {
@@ -145,6 +149,11 @@ export class DownPath implements TransmitResult {
     if (tunnel.right === 'write' && !isOwnSource(outlet.own, this.view, frame, offset, outlet.linkType)) {
       outlet.counters.add(C.drop_tx_not_permitted, 1);
       return EACCES;
+    }
+    // Before the frame is out, so that no answer can be there first.
+    if (wayBack !== null && outlet.flows.sent(this.view, frame, wayBack) === SENT.REFUSED) {
+      outlet.counters.add(C.drop_tx_flow_refused, 1);
+      return ENOBUFS;
     }
     return 0;
   }

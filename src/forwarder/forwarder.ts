@@ -225,6 +225,7 @@ export class Forwarder implements SessionHandler {
       case 'interface-use-request':
         return this.transfer.useOrRefuse(peer, fields.interface);
       case 'tunnel-generation-request':
+        if (fields.vif !== undefined) return this.transfer.generateVif(peer, fields, fields.vif);
         return this.transfer.generateTunnel(peer, fields);
       case 'tunnel-deletion-request':
         return this.transfer.deleteTunnel(peer, fields);

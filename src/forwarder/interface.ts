@@ -15,6 +15,7 @@ import { type Link, pcapLinkType } from '../sys/links.js';
 import { PacketReceiver, PacketTransmitter } from '../sys/packet-socket.js';
 import type { InterfaceRules, Rule } from './distribution-table.js';
 import type { Outlet } from './down-path.js';
+import { type FlowListener, FlowTable } from './flow-table.js';
 import { InterfaceReceiver } from './interface-receiver.js';
 import { InterfaceTransmitter, type TransmitResult } from './interface-transmitter.js';
 import type { OwnAddresses } from './source-check.js';
@@ -58,14 +59,17 @@ export class ForwarderInterface implements Outlet {
   linkType: LinkType = 'ethernet';
   own: OwnAddresses = { mac: Buffer.alloc(0), ip: [] };
   transmitter: InterfaceTransmitter | null = null;
+  readonly flows: FlowTable;
   private receiver: InterfaceReceiver | null = null;
   private link: Link | null = null;
   private readonly rules: InterfaceRules;
   private readonly result: TransmitResult;
   private readonly log: Logger;
 
-  constructor(name: string, rules: InterfaceRules, result: TransmitResult, log: Logger) {
+  /** @param onFlow told of each flow of its virtual IFs that comes or goes */
+  constructor(name: string, rules: InterfaceRules, result: TransmitResult, onFlow: FlowListener, log: Logger) {
     this.name = name;
+    this.flows = new FlowTable(() => performance.now(), onFlow);
     this.rules = rules;
     this.result = result;
     this.log = log;
@@ -103,6 +107,7 @@ export class ForwarderInterface implements Outlet {
     const linkType = linkTypeOf(pcap);
     if (this.link?.index === link.index && this.linkType === linkType) {
       this.link = link;
+      this.receiver?.setOwn(this.own);
       return;
     }
     this.gone();
@@ -115,13 +120,15 @@ export class ForwarderInterface implements Outlet {
   private open(link: Link): void {
     try {
       this.transmitter = new InterfaceTransmitter(new PacketTransmitter(link.index), this.counters, this.result);
-      this.receiver = new InterfaceReceiver(
-        (sink) => new PacketReceiver(link.index, sink),
-        this.linkType,
-        this.rules,
-        this.counters,
-        (errno) => this.log.debug({ interface: this.name, errno }, 'packet socket reports an error'),
-      );
+      this.receiver = new InterfaceReceiver({
+        open: (sink) => new PacketReceiver(link.index, sink),
+        linkType: this.linkType,
+        rules: this.rules,
+        flows: this.flows,
+        own: this.own,
+        counters: this.counters,
+        onFailed: (errno) => this.log.debug({ interface: this.name, errno }, 'packet socket reports an error'),
+      });
     } catch (error) {
       // Mostly the link went away between the netlink message and here; else its next change tries again.
       this.log.warn({ interface: this.name, error: describe(error) }, 'cannot open the interface');

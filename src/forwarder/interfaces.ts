@@ -9,7 +9,7 @@
  */
 import type { Counters } from '../base/counters.js';
 import { FwdfsError } from '../base/errors.js';
-import { INTERFACE_CHANGE_DELAY_MS, DISCARD_COUNTS_MS } from '../base/limits.js';
+import { DISCARD_COUNTS_MS, FLOW_SWEEP_MS, INTERFACE_CHANGE_DELAY_MS } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import type { LinkType } from '../packet/headers.js';
 import { parseProtocolAddress, type ProtocolAddress } from '../packet/protocol-address.js';
@@ -20,6 +20,7 @@ import type { DistributionTable } from './distribution-table.js';
 import { ForwarderInterface } from './interface.js';
 import type { TransmitResult } from './interface-transmitter.js';
 import { Quiet } from './quiet.js';
+import { QuietSets } from './quiet-sets.js';
 
 /** Our own port, which discarding always admits. */
 function listenPort(address: ListenAddress): ProtocolAddress[] {
@@ -40,11 +41,14 @@ export class Interfaces {
   private readonly links: LinkMonitor;
   private readonly discard: Discard;
   private readonly quiet: Quiet;
+  /** What the kernel keeps quiet about for virtual IFs. */
+  readonly vifs: QuietSets;
   private readonly entries = new Map<string, ForwarderInterface>();
   /** What is to be told when the timer ends. */
   private readonly changed = new Set<string>();
   private setChanged = false;
   private changeTimer: NodeJS.Timeout | null = null;
+  private sweepTimer: NodeJS.Timeout | undefined;
   private discardCounts: Promise<ReadonlyMap<string, number>> | null = null;
 
   constructor(config: ForwarderConfig, distribution: DistributionTable, result: TransmitResult, log: Logger) {
@@ -56,6 +60,7 @@ export class Interfaces {
     const listen = config.listen.flatMap(listenPort);
     this.discard = new Discard(config.name, listen);
     this.quiet = new Quiet(config.name, listen, () => distribution.claims());
+    this.vifs = new QuietSets(config.name, listen, log);
   }
 
   /** Resolves when the interfaces are open and the kernel discards as configured. */
@@ -64,6 +69,10 @@ export class Interfaces {
     this.links.start();
     for (const link of this.links.links().values()) this.linkAppeared(link);
     await this.quiet.sweep();
+    await this.vifs.sweep();
+    this.sweepTimer = setInterval(() => {
+      for (const entry of this.entries.values()) entry.flows.sweep();
+    }, FLOW_SWEEP_MS).unref();
     // By name, whether they are there or not: one that appears is discarded for from its first packet.
     await this.discard.apply(Array.from(this.config.interfaces, ([name, config]) => ({ name, ...config })));
   }
@@ -71,7 +80,9 @@ export class Interfaces {
   async stop(): Promise<void> {
     this.links.close();
     if (this.changeTimer !== null) clearTimeout(this.changeTimer);
+    clearInterval(this.sweepTimer);
     for (const entry of this.entries.values()) entry.gone();
+    await this.vifs.remove();
     await this.quiet.remove();
     await this.discard.remove();
   }
@@ -104,7 +115,13 @@ export class Interfaces {
     if (interfaceConfig(this.config, link.name) === null) return;
     let entry = this.entries.get(link.name);
     if (entry === undefined) {
-      entry = new ForwarderInterface(link.name, this.distribution.of(link.name), this.result, this.log);
+      entry = new ForwarderInterface(
+        link.name,
+        this.distribution.of(link.name),
+        this.result,
+        this.vifs.flowChanged,
+        this.log,
+      );
       entry.onLinkType = (linkType) => this.onLinkType(link.name, linkType);
       this.entries.set(link.name, entry);
     }
@@ -151,6 +168,11 @@ export class Interfaces {
       rows.push([counter, String(counter === 'drop_discarded' ? discarded : value + lost.get(counter))]);
     }
     return rows;
+  }
+
+  /** The flows of all virtual IFs. */
+  flowRows(): string[][] {
+    return [...this.entries.values()].flatMap((entry) => entry.flows.rows());
   }
 
   /** One look into the kernel serves all who ask within a moment: a listing reads every counter, one file each. */

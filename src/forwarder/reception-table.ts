@@ -7,6 +7,7 @@
 import { Changes } from '../base/changes.js';
 import type { LinkType } from '../packet/headers.js';
 import type { ProtocolAddress } from '../packet/protocol-address.js';
+import type { Rule } from './distribution-table.js';
 import type { Peer } from './peer.js';
 
 /** `inject`: any frame; `write`: only with our own source addresses; `none`: the right was withdrawn. */
@@ -22,6 +23,8 @@ export interface DownTunnel {
   /** What the interface was when the tunnel was made: its frames are of this kind. */
   readonly linkType: LinkType;
   right: SendRight;
+  /** Of a virtual IF: how the answers of its flows go up. Null: the tunnel is that of a file. */
+  wayBack: Rule | null;
   /** Sequence number of the last frame that arrived; each is the one before plus one. */
   received: number;
   /** Every frame up to this one is on the interface, or its error was reported. */
@@ -42,6 +45,8 @@ export interface DownTunnel {
 export class ReceptionTable {
   /** Down tunnels came or went. */
   readonly changes = new Changes();
+  /** A tunnel is gone. */
+  onRemove: (tunnel: DownTunnel) => void = () => undefined;
   private readonly tunnels = new Map<number, DownTunnel>();
   private readonly counts = new Map<Peer, number>();
   private lastId = 0;
@@ -64,6 +69,7 @@ export class ReceptionTable {
       protocol,
       linkType,
       right,
+      wayBack: null,
       received: 0,
       confirmed: 0,
       waiting: 0,
@@ -90,6 +96,7 @@ export class ReceptionTable {
     const left = this.countOf(tunnel.peer) - 1;
     if (left > 0) this.counts.set(tunnel.peer, left);
     else this.counts.delete(tunnel.peer);
+    this.onRemove(tunnel);
     this.changes.tell();
   }
 

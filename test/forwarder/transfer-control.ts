@@ -7,6 +7,7 @@ import { DistributionTable } from '../../src/forwarder/distribution-table.js';
 import { ForwarderInterface } from '../../src/forwarder/interface.js';
 import type { Peer } from '../../src/forwarder/peer.js';
 import { type Permission, PermissionTable } from '../../src/forwarder/permission-table.js';
+import { QuietSets } from '../../src/forwarder/quiet-sets.js';
 import { ReceptionTable } from '../../src/forwarder/reception-table.js';
 import { TransferControl } from '../../src/forwarder/transfer-control.js';
 import type { LinkType } from '../../src/packet/headers.js';
@@ -44,16 +45,20 @@ class Bench {
     this.permissions = new PermissionTable(permissions);
     const result = { sent: () => undefined, failed: () => undefined, backlogMoved: () => undefined };
     const entry = (name: string): ForwarderInterface =>
-      Object.defineProperties(new ForwarderInterface(name, this.distribution.of(name), result, this.log), {
-        linkType: { value: this.linkType },
-        present: { value: { master: this.master } },
-      });
+      Object.defineProperties(
+        new ForwarderInterface(name, this.distribution.of(name), result, () => undefined, this.log),
+        {
+          linkType: { value: this.linkType },
+          present: { value: { master: this.master } },
+        },
+      );
     this.control = new TransferControl({
       name: 'fwd1',
       permissions: this.permissions,
       distribution: this.distribution,
       reception: this.reception,
       interfaces: {
+        vifs: new QuietSets('fwd1', [], this.log),
         find: entry,
         get: entry,
         quieten: () => {
