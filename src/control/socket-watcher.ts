@@ -23,10 +23,12 @@ import { ProcNetFile } from '../sys/proc-net.js';
 import type { Source } from '../sys/readiness.js';
 import { readiness } from '../sys/readiness.js';
 import { DESTROYED, DestroyedSockets, SockDiag } from '../sys/sock-diag.js';
+import { socketCalls } from './socket-calls.js';
 import type { ListName, SocketChanges, SocketList } from './socket-lists.js';
 import { LIST_NAMES, PROC_FILES, socketLists } from './socket-lists.js';
 import type { WatchedSocket } from './watched-socket.js';
 
+export { socketSources } from './socket-calls.js';
 export type { WatchedSocket } from './watched-socket.js';
 
 /** Without events, how often it is looked for sockets that opened. */
@@ -48,6 +50,11 @@ const { EAGAIN, EINTR } = constants.errno;
 const SHORT_LISTS: readonly ListName[] = ['sctp', 'udplite', 'raw', 'ping', 'packet'];
 const SOCKSTAT_FILES = ['sockstat', 'sockstat6'] as const;
 
+export interface SocketWatcherOptions {
+  /** Whether system calls are followed where the kernel lets them be. Default true. */
+  readonly events?: boolean;
+}
+
 type OnChange = (opened: readonly WatchedSocket[], closed: readonly WatchedSocket[]) => void;
 
 interface Destroyed {
@@ -66,6 +73,7 @@ interface Opened {
 export class SocketWatcher {
   private readonly netns: string;
   private readonly log: Logger;
+  private readonly wantsEvents: boolean;
   private onChange: OnChange = () => undefined;
   private opened: Opened | null = null;
   private readonly wanted = new Set<ListName>();
@@ -74,12 +82,14 @@ export class SocketWatcher {
   private nextLook = 0;
   private nextAudit = 0;
   private sockstat = '';
-  private hasEvents = false;
+  /** Ends the events of opening; null: there are none, and it is polled. */
+  private unfollow: (() => void) | null = null;
 
   /** @param netns a name of ip-netns(8) or a path; '' is the process's own */
-  constructor(netns: string, log: Logger) {
+  constructor(netns: string, log: Logger, options: SocketWatcherOptions = {}) {
     this.netns = netns;
     this.log = log;
+    this.wantsEvents = options.events ?? true;
   }
 
   /**
@@ -93,6 +103,7 @@ export class SocketWatcher {
     const opened = inNetns(this.netns, () => this.open());
     this.opened = opened;
     for (const { source } of opened.destroyed) readiness.arm(source);
+    this.unfollow = this.follow();
     const changes: SocketChanges = { opened: [], closed: [] };
     this.read(LIST_NAMES, changes);
     this.poll();
@@ -105,8 +116,20 @@ export class SocketWatcher {
     this.opened = null;
     clearTimeout(this.timer);
     clearTimeout(this.polling);
+    this.unfollow?.();
+    this.unfollow = null;
     for (const { source } of opened.destroyed) readiness.disarm(source);
     release(opened);
+  }
+
+  private follow(): (() => void) | null {
+    if (!this.wantsEvents) return null;
+    try {
+      return socketCalls.follow((names) => this.request(names));
+    } catch (error) {
+      this.log.info({ error: describe(error) }, 'no events of sockets that open; looking for them every 100 ms');
+      return null;
+    }
   }
 
   /** In the namespace. @throws SystemError, and nothing is left open */
@@ -199,13 +222,13 @@ export class SocketWatcher {
     if (opened === null) return;
     const due = new Set<ListName>(SHORT_LISTS.filter((name) => opened.lists[name].size > 0));
     const begin = performance.now();
-    for (const name of this.hasEvents ? [] : this.opening(opened)) due.add(name);
+    for (const name of this.unfollow === null ? this.opening(opened) : []) due.add(name);
     if (begin >= this.nextAudit) for (const name of LIST_NAMES) due.add(name);
     if (due.size > 0) this.request([...due]);
     if (begin >= this.nextAudit) {
       this.nextAudit = begin + Math.max(AUDIT_MS, AUDIT_GAP_FACTOR * (performance.now() - begin));
     }
-    this.polling = setTimeout(this.poll, this.hasEvents ? CLOSING_POLL_MS : OPENING_POLL_MS);
+    this.polling = setTimeout(this.poll, this.unfollow === null ? OPENING_POLL_MS : CLOSING_POLL_MS);
     this.polling.unref();
   };
 

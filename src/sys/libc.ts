@@ -49,7 +49,15 @@ const c = {
   ),
   umount2: libc.func('int umount2(const char *target, int flags)'),
   ifNameToIndex: libc.func('unsigned int if_nametoindex(const char *name)'),
+  sysconf: libc.func('long sysconf(int name)'),
+  // perf_event_open(2) has no function of its own in libc.
+  perfEventOpen: libc.func(
+    'long syscall(long number, void *attr, long pid, long cpu, long group, unsigned long flags)',
+  ),
 };
+
+const SYS_PERF_EVENT_OPEN = process.arch === 'arm64' ? 241 : 298;
+const SC_PAGESIZE = 30;
 
 const err = (result: number): number => (result === -1 ? -koffi.errno() : result);
 
@@ -97,6 +105,9 @@ export const sys = {
   mount: (source: string, target: string, type: string, flags: number, data: string): number =>
     err(c.mount(source, target, type, flags, data)),
   umount2: (target: string, flags: number): number => err(c.umount2(target, flags)),
+  /** @param attr struct perf_event_attr @param pid -1: every process @param cpu -1: every processor */
+  perfEventOpen: (attr: Buffer, pid: number, cpu: number, group: number, flags: number): number =>
+    err(c.perfEventOpen(SYS_PERF_EVENT_OPEN, attr, pid, cpu, group, flags)),
 };
 
 /**
@@ -165,6 +176,11 @@ export function mmap(fd: number, length: number, offset = 0): Mapping {
     bytes: koffi.view(pointer, length),
     unmap: () => void must('munmap', err(c.munmap(pointer, length))),
   };
+}
+
+/** Bytes of a page of memory, the unit of mappings. */
+export function pageBytes(): number {
+  return must('sysconf', err(c.sysconf(SC_PAGESIZE)));
 }
 
 /** Index of an interface of this network namespace. */

@@ -23,6 +23,8 @@ export interface Source {
   readonly fd: number;
   /** Events that wake the source; POLL.IN when absent. */
   readonly events?: number;
+  /** More descriptors that raise the signal; `fd` is ready when one of them is. */
+  readonly also?: readonly number[];
   /**
    * Takes what is there. Contract: returns false only after EAGAIN (or when the source was disarmed), true when it stopped
    * early because its bound was used up. Must not throw.
@@ -61,9 +63,11 @@ class Readiness {
     const owner = Buffer.alloc(8);
     owner.writeInt32LE(F_OWNER_TID, 0);
     owner.writeInt32LE(process.pid, 4);
-    must('fcntl(F_SETOWN_EX)', sys.fcntlBuffer(source.fd, F.SETOWN_EX, owner));
-    const flags = must('fcntl(F_GETFL)', sys.fcntl(source.fd, F.GETFL, 0));
-    must('fcntl(F_SETFL)', sys.fcntl(source.fd, F.SETFL, flags | O.ASYNC | O.NONBLOCK));
+    for (const fd of [source.fd, ...(source.also ?? [])]) {
+      must('fcntl(F_SETOWN_EX)', sys.fcntlBuffer(fd, F.SETOWN_EX, owner));
+      const flags = must('fcntl(F_GETFL)', sys.fcntl(fd, F.GETFL, 0));
+      must('fcntl(F_SETFL)', sys.fcntl(fd, F.SETFL, flags | O.ASYNC | O.NONBLOCK));
+    }
     this.schedule();
   }
 
@@ -71,8 +75,10 @@ class Readiness {
   disarm(source: Source): void {
     const index = this.sources.indexOf(source);
     if (index < 0) return;
-    const flags = sys.fcntl(source.fd, F.GETFL, 0);
-    if (flags >= 0) sys.fcntl(source.fd, F.SETFL, flags & ~O.ASYNC);
+    for (const fd of [source.fd, ...(source.also ?? [])]) {
+      const flags = sys.fcntl(fd, F.GETFL, 0);
+      if (flags >= 0) sys.fcntl(fd, F.SETFL, flags & ~O.ASYNC);
+    }
     this.sources.splice(index, 1);
     this.layOut();
   }
