@@ -19,7 +19,7 @@ import { RouteRequests } from '../sys/route-requests.js';
 import { TunDevice } from '../sys/tun.js';
 import type { Attributes, VifKind } from '../tunnel/messages.js';
 import { VifAdmission } from './vif-admission.js';
-import { deviceRules, emptyState, type MirrorState, mirrorState } from './vif-state.js';
+import { deviceRules, emptyState, IPV6_MIN_MTU, type MirrorState, mirrorState } from './vif-state.js';
 import { dropRulesOf, sweepVifs, vifAlias } from './vif-sweep.js';
 import { setSysctls } from './vif-sysctls.js';
 
@@ -115,10 +115,10 @@ export class VifMirror {
     const { name, kind } = this.options;
     const { ifindex } = this.device;
     const next = mirrorState(attributes, { name, ifindex, kind });
-    this.setLink(next);
     this.drop(state.routes, next.routes, (route) => requests.removeRoute(route));
     this.drop(state.rules, next.rules, (rule) => requests.removeRule(rule));
     this.drop(state.addresses, next.addresses, (address) => requests.removeAddress(ifindex, address));
+    this.setLink(next);
     this.add(state.addresses, next.addresses, (address) => requests.addAddress(ifindex, address));
     // Everything that keeps the kernel quiet is in place before it is up; routes need a device that is.
     if (next.up !== state.up && this.attempt('up', () => requests.setLink(ifindex, { up: next.up })))
@@ -154,7 +154,11 @@ export class VifMirror {
       if (this.attempt('address', () => this.requests.setLink(ifindex, { address: mac }))) state.mac = mac;
     }
     if (mtu === state.mtu) return;
+    const hasIpv6Again = state.mtu < IPV6_MIN_MTU && mtu >= IPV6_MIN_MTU;
+    // IPv6 begins anew on the device, with the settings that every new device has; it must not be up before it has ours.
+    if (hasIpv6Again && this.attempt('down', () => this.requests.setLink(ifindex, { up: false }))) this.forget();
     if (this.attempt('mtu', () => this.requests.setLink(ifindex, { mtu }))) state.mtu = mtu;
+    if (hasIpv6Again) this.attempt('sysctls', () => inNetns(this.options.netns, () => setSysctls(this.options.name)));
   }
 
   private setCarrier(on: boolean): void {
@@ -186,18 +190,21 @@ export class VifMirror {
     }
   }
 
-  /**
-   * Someone else took the device down or up. Down, the kernel has forgotten its routes and IPv6 addresses; they come back
-   * with the device, as those of a real interface do.
-   */
+  /** Someone else took the device down or up: what it lost comes back with it, as on a real interface. */
   private linkChanged(up: boolean): void {
-    const { state } = this;
-    if (up === state.up) return;
-    state.up = up;
-    if (up) {
-      if (this.wanted !== null) this.apply(this.wanted);
+    if (up === this.state.up) return;
+    if (!up) {
+      this.forget();
       return;
     }
+    this.state.up = true;
+    if (this.wanted !== null) this.apply(this.wanted);
+  }
+
+  /** The device is down, and the kernel has forgotten its routes and IPv6 addresses. */
+  private forget(): void {
+    const { state } = this;
+    state.up = false;
     state.routes.clear();
     for (const [text, { address }] of state.addresses) if (address.length === 16) state.addresses.delete(text);
   }

@@ -28,7 +28,8 @@ const VIF_RULE_PRIORITY = 20_410;
 
 const IFF_UP = 1;
 /** Without IPv6 below this (RFC 8200, 5); the kernel takes it from the device. */
-const IPV6_MIN_MTU = 1280;
+export const IPV6_MIN_MTU = 1280;
+const NEW_DEVICE_MTU = 1500;
 const LINK_LOCAL_PREFIX = 0xfe80;
 /** What the kernel takes for an IPv6 route without one. */
 const IPV6_DEFAULT_METRIC = 1024;
@@ -101,7 +102,7 @@ export function mirrorState(attributes: Attributes, device: VifDevice): MirrorSt
 /** What a device has that was just made. */
 export function emptyState(): MirrorState {
   const nothing = { addresses: new Map(), rules: new Map(), routes: new Map() };
-  return { mac: null, mtu: 0, up: false, carrier: false, ...nothing };
+  return { mac: null, mtu: NEW_DEVICE_MTU, up: false, carrier: false, ...nothing };
 }
 
 function rule(family: Family, from: Buffer | null, oif: string, table: number): RuleSpec {
