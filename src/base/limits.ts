@@ -39,6 +39,8 @@ export const PACKET_RECEIVE_BUFFER_BYTES = 32 << 20;
 export const TUN_DRAIN_COUNT = 256;
 /** Neighbours of a virtual IF that are asked for at the forwarder at a time. */
 export const MAX_NEIGHBOUR_QUESTIONS = 256;
+/** The pinned way to a forwarder follows a change of the routes within this time. */
+export const PIN_DELAY_MS = 100;
 /** How long a suspended session keeps its rules. */
 export const RESUME_TIME_MS = 30_000;
 /** First wait before connecting again; it doubles, with jitter, up to RECONNECT_MAX_MS. */

@@ -181,6 +181,21 @@ export class RouteRequests {
     return found;
   }
 
+  /** Takes away all routes of one table that have ROUTE_PROTOCOL. @throws SystemError */
+  flushTable(table: number): void {
+    let bodies: Buffer[] = [];
+    const take = ({ type, body }: NetlinkMessage): void => {
+      const header = type === RTM.NEWROUTE ? decode(RTMSG, body) : null;
+      if (header === null || header.protocol !== ROUTE_PROTOCOL) return;
+      if (attributes(body, RTMSG.bytes).get(RTA.TABLE)?.readUInt32LE(0) === table) bodies.push(Buffer.from(body));
+    };
+    this.netlink.query(RTM.GETROUTE, NLM_F.DUMP, encode(RTMSG, { family: AF_UNSPEC }), take, () => {
+      bodies = [];
+    });
+    // A route as the kernel tells it is what it takes for a route to remove.
+    for (const body of bodies) this.tolerating(ESRCH, () => this.netlink.request(RTM.DELROUTE, 0, body));
+  }
+
   /**
    * What the kernel would do with a packet to this address now.
    *
