@@ -1,12 +1,7 @@
 import t from 'tap';
 import type { Identity, Permission } from '../../src/forwarder/permission-table.js';
 import { RIGHTS, type Right } from '../../src/tunnel/messages.js';
-import {
-  allows,
-  kindOfControl,
-  PERMISSION_COLUMNS,
-  PermissionTable,
-} from '../../src/forwarder/permission-table.js';
+import { allows, kindOfControl, PERMISSION_COLUMNS, PermissionTable } from '../../src/forwarder/permission-table.js';
 import { parseProtocolAddress } from '../../src/packet/protocol-address.js';
 import type { ProtocolAddress } from '../../src/packet/protocol-address.js';
 
