@@ -27,6 +27,7 @@ const c = {
   socket: libc.func('int socket(int family, int type, int protocol)'),
   socketpair: libc.func('int socketpair(int family, int type, int protocol, void *fds)'),
   bind: libc.func('int bind(int fd, const void *address, unsigned int length)'),
+  listen: libc.func('int listen(int fd, int backlog)'),
   send: libc.func('long send(int fd, const void *buf, size_t count, int flags)'),
   recv: libc.func('long recv(int fd, void *buf, size_t count, int flags)'),
   sendto: libc.func(
@@ -80,6 +81,7 @@ export const sys = {
   socketpair: (family: number, type: number, protocol: number, fds: Buffer): number =>
     err(c.socketpair(family, type, protocol, fds)),
   bind: (fd: number, address: Buffer): number => err(c.bind(fd, address, address.length)),
+  listen: (fd: number, backlog: number): number => err(c.listen(fd, backlog)),
   send: (fd: number, buffer: Buffer, count: number, flags: number): number => err(c.send(fd, buffer, count, flags)),
   recv: (fd: number, buffer: Buffer, count: number, flags: number): number => err(c.recv(fd, buffer, count, flags)),
   sendto: (fd: number, buffer: Buffer, count: number, flags: number, to: Buffer): number =>
