@@ -1,10 +1,12 @@
 /** `npm run bench -- NAME [PART…]`: runs one benchmark. */
 import { benchFile } from './file.js';
 import { benchSoak } from './soak.js';
+import { benchSockets } from './sockets.js';
 
 const BENCHES: Readonly<Record<string, (parts: readonly string[]) => Promise<void>>> = {
   file: benchFile,
   soak: benchSoak,
+  sockets: benchSockets,
 };
 
 const [name = '', ...parts] = process.argv.slice(2);
