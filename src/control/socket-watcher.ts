@@ -46,9 +46,11 @@ const AUDIT_SHARE = 400;
 /** Looking that may be done at once. */
 const LOOK_BURST_MS = 20;
 /** More is forgotten, so that no socket waits longer than (MOST_DEBT_MS - LOOK_BURST_MS) * LOOK_SHARE. */
-const MOST_DEBT_MS = 40;
+const MOST_DEBT_MS = 30;
 /** Beyond the burst, looks take one part in so many of the time. */
-const LOOK_SHARE = 20;
+const LOOK_SHARE = 40;
+/** How long destroyed sockets that come by the thousand are gathered. */
+const REST_MS = 8;
 /** Datagrams of destroyed sockets that one drain takes before others get their turn. */
 const DRAIN_DATAGRAMS = 64;
 const { EAGAIN, EINTR } = constants.errno;
@@ -158,7 +160,7 @@ export class SocketWatcher {
       }
       for (const name of ['tcp', 'udp'] as const) {
         const sockets = new DestroyedSockets(name === 'tcp' ? DESTROYED.TCP : DESTROYED.UDP);
-        const source = { fd: sockets.fd, drain: () => this.drain(sockets, name) };
+        const source = { fd: sockets.fd, restMs: REST_MS, drain: () => this.drain(sockets, name) };
         destroyed.push({ sockets, source });
       }
       return { diag, files, destroyed, lists: socketLists(diag, files) };
