@@ -189,6 +189,16 @@ export const CHECKS: readonly Check[] = [
     automatic: true,
     probe: runs('unshare', '--net', 'nft', 'add', 'table', 'inet', 'fwdfs'),
   },
+  {
+    name: 'kernel: tracepoints',
+    need: 'advice',
+    why: 'for the sockets of virtual IFs: one that opens is seen at once, without them it is looked for every 100 ms',
+    command: 'run as root a kernel with CONFIG_FTRACE_SYSCALLS and CONFIG_PERF_EVENTS',
+    probe: async () => {
+      const { opening, why } = (await import('../control/socket-calls.js')).socketSources();
+      return opening === 'events' ? null : why;
+    },
+  },
   tool('nft', 'run', 'to discard what no rule takes', 'nftables', '--version'),
   tool('ip', 'run', 'for network namespaces', 'iproute2', '-V'),
   tool('nsenter', 'run', 'for network namespaces', 'util-linux', '--version'),

@@ -29,8 +29,10 @@ import {
 } from '../packet/protocol-address.js';
 import type { WatchedSocket } from './watched-socket.js';
 
-/** Is given what names a socket, what tells its state, and how to decode it; all of it valid during the call. */
-export type EachSocket = (key: number, state: Buffer, decode: () => WatchedSocket | null) => void;
+/**
+ * Is given what names a socket, the bytes whose first `length` tell its state, and how to decode it; valid during the call.
+ */
+export type EachSocket = (key: number, state: Buffer, length: number, decode: () => WatchedSocket | null) => void;
 
 /** Where one kind of sockets is listed. */
 export interface SocketSource {
@@ -63,6 +65,12 @@ export class SocketList {
     return this.known.size;
   }
 
+  /** Whether nothing was told of that is not closed yet. For lists that are short. */
+  get isEmpty(): boolean {
+    for (const { socket } of this.known.values()) if (socket !== null) return false;
+    return true;
+  }
+
   /**
    * Reads the list.
    *
@@ -73,17 +81,17 @@ export class SocketList {
    */
   look(isOwn: (inode: number) => boolean, changes: SocketChanges): boolean {
     this.reading += 1;
-    this.source.read((key, state, decode) => {
+    this.source.read((key, state, length, decode) => {
       const known = this.known.get(key);
       if (known !== undefined) {
         known.reading = this.reading;
-        if (known.state.equals(state)) return;
+        if (known.state.compare(state, 0, length) === 0) return;
         if (known.socket === null) return;
         changes.closed.push(known.socket);
       }
       const decoded = decode();
       const socket = decoded === null || isOwn(decoded.inode) ? null : decoded;
-      this.known.set(key, { state: Buffer.from(state), socket, reading: this.reading });
+      this.known.set(key, { state: Buffer.from(state.subarray(0, length)), socket, reading: this.reading });
       if (socket !== null) changes.opened.push(socket);
     });
     let isMissing = false;
@@ -118,7 +126,7 @@ function inetSource(diag: SockDiag, name: string, protocol: number, kind: 'strea
         const key = cookieAt(message, INET_SOCKET.cookie);
         // Timer and retransmissions are no state of ours.
         message.fill(0, INET_SOCKET.timer, INET_SOCKET.identity);
-        each(key, message.subarray(0, INET_SOCKET.identityEnd), () => {
+        each(key, message, INET_SOCKET.identityEnd, () => {
           const socket = decodeInetSocket(message);
           if (socket === null) return null;
           const { hasPeer: connected, state, ...rest } = socket;
@@ -138,7 +146,7 @@ function packetSource(diag: SockDiag): SocketSource {
   const read = (each: EachSocket): void => {
     isListed &&= diag.packet((message) => {
       const key = cookieAt(message, PACKET_SOCKET.cookie);
-      each(key, message, () => {
+      each(key, message, message.length, () => {
         const socket = decodePacketSocket(message);
         if (socket === null) return null;
         const { etherType: protocol, ifindex, inode, filter } = socket;
@@ -155,7 +163,8 @@ function procSource(files: readonly ProcNetFile[], kind: 'raw' | 'ping'): Socket
     for (const file of files) {
       for (const socket of procSockets(file.read())) {
         const { family, inode, address, port, hasPeer: connected } = socket;
-        each(inode, Buffer.from(JSON.stringify(socket)), () => {
+        const state = Buffer.from(JSON.stringify(socket));
+        each(inode, state, state.length, () => {
           const own = { ...PLAIN, id: `${kind}:${inode}`, kind, family, address, connected, inode };
           if (kind === 'raw') return { ...own, protocol: port };
           return { ...own, protocol: family === 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6, port };

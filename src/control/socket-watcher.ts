@@ -35,19 +35,29 @@ export type { WatchedSocket } from './watched-socket.js';
 const OPENING_POLL_MS = 80;
 /** How often it is looked for sockets that closed and of whose closing nobody tells. */
 const CLOSING_POLL_MS = 400;
+/** The same for packet sockets, whose rules copy most. */
+const PACKET_POLL_MS = 12;
+/** So much is added for each, as they take longer to list. */
+const PACKET_POLL_EACH_MS = 0.4;
 /** How often everything is looked at, for what was missed. */
 const AUDIT_MS = 10_000;
-/** From one look to the next, at least. */
-const LOOK_GAP_MS = 5;
-/** A look that took a while is followed by that many times the while without one. */
-const LOOK_GAP_FACTOR = 15;
-const AUDIT_GAP_FACTOR = 500;
+/** An audit that took a while is followed by that many times the while without one. */
+const AUDIT_SHARE = 400;
+/** Looking that may be done at once. */
+const LOOK_BURST_MS = 20;
+/** More is forgotten, so that no socket waits longer than (MOST_DEBT_MS - LOOK_BURST_MS) * LOOK_SHARE. */
+const MOST_DEBT_MS = 30;
+/** Beyond the burst, looks take one part in so many of the time. */
+const LOOK_SHARE = 40;
+/** How long destroyed sockets that come by the thousand are gathered. */
+const REST_MS = 8;
 /** Datagrams of destroyed sockets that one drain takes before others get their turn. */
 const DRAIN_DATAGRAMS = 64;
 const { EAGAIN, EINTR } = constants.errno;
 
-/** Lists that are short as a rule, and of whose closing nobody tells. */
-const SHORT_LISTS: readonly ListName[] = ['sctp', 'udplite', 'raw', 'ping', 'packet'];
+/** Lists of whose closing destroy groups tell. The others are short as a rule. */
+const TOLD_LISTS: readonly ListName[] = ['tcp', 'udp'];
+const SHORT_LISTS: readonly ListName[] = LIST_NAMES.filter((name) => !TOLD_LISTS.includes(name));
 const SOCKSTAT_FILES = ['sockstat', 'sockstat6'] as const;
 
 export interface SocketWatcherOptions {
@@ -78,9 +88,12 @@ export class SocketWatcher {
   private opened: Opened | null = null;
   private readonly wanted = new Set<ListName>();
   private timer: NodeJS.Timeout | undefined;
-  private polling: NodeJS.Timeout | undefined;
-  private nextLook = 0;
-  private nextAudit = 0;
+  private auditTimer: NodeJS.Timeout | undefined;
+  private packetTimer: NodeJS.Timeout | undefined;
+  private readonly polls: NodeJS.Timeout[] = [];
+  /** Time of looking that was spent and is not paid back yet, as of `debtAt`. */
+  private debt = 0;
+  private debtAt = 0;
   private sockstat = '';
   /** Ends the events of opening; null: there are none, and it is polled. */
   private unfollow: (() => void) | null = null;
@@ -106,7 +119,10 @@ export class SocketWatcher {
     this.unfollow = this.follow();
     const changes: SocketChanges = { opened: [], closed: [] };
     this.read(LIST_NAMES, changes);
-    this.poll();
+    this.auditLater(0);
+    this.packetsLater();
+    this.polls.push(setInterval(this.pollClosing, CLOSING_POLL_MS).unref());
+    if (this.unfollow === null) this.polls.push(setInterval(this.pollOpening, OPENING_POLL_MS).unref());
     return changes.opened;
   }
 
@@ -114,8 +130,8 @@ export class SocketWatcher {
     const opened = this.opened;
     if (opened === null) return;
     this.opened = null;
-    clearTimeout(this.timer);
-    clearTimeout(this.polling);
+    for (const timer of [this.timer, this.auditTimer, this.packetTimer]) clearTimeout(timer);
+    for (const poll of this.polls.splice(0)) clearInterval(poll);
     this.unfollow?.();
     this.unfollow = null;
     for (const { source } of opened.destroyed) readiness.disarm(source);
@@ -144,7 +160,7 @@ export class SocketWatcher {
       }
       for (const name of ['tcp', 'udp'] as const) {
         const sockets = new DestroyedSockets(name === 'tcp' ? DESTROYED.TCP : DESTROYED.UDP);
-        const source = { fd: sockets.fd, drain: () => this.drain(sockets, name) };
+        const source = { fd: sockets.fd, restMs: REST_MS, drain: () => this.drain(sockets, name) };
         destroyed.push({ sockets, source });
       }
       return { diag, files, destroyed, lists: socketLists(diag, files) };
@@ -175,9 +191,11 @@ export class SocketWatcher {
   private request(names: readonly ListName[]): void {
     for (const name of names) this.wanted.add(name);
     if (this.timer !== undefined || this.opened === null) return;
-    const wait = this.nextLook - performance.now();
-    if (wait <= 0) this.look();
-    else this.timer = setTimeout(this.look, Math.ceil(wait));
+    const now = performance.now();
+    this.debt = Math.max(0, this.debt - (now - this.debtAt) / LOOK_SHARE);
+    this.debtAt = now;
+    if (this.debt <= LOOK_BURST_MS) this.look();
+    else this.timer = setTimeout(this.look, Math.ceil((this.debt - LOOK_BURST_MS) * LOOK_SHARE));
   }
 
   private readonly look = (): void => {
@@ -185,17 +203,20 @@ export class SocketWatcher {
     const changes: SocketChanges = { opened: [], closed: [] };
     const names = [...this.wanted];
     this.wanted.clear();
-    const begin = performance.now();
+    const before = process.cpuUsage();
     let missing: readonly ListName[] = [];
     try {
       missing = this.read(names, changes);
     } catch (error) {
       this.log.error({ error: describe(error) }, 'sockets could not be listed');
     }
-    const end = performance.now();
-    this.nextLook = end + Math.max(LOOK_GAP_MS, LOOK_GAP_FACTOR * (end - begin));
-    if (missing.length > 0) this.request(missing);
+    const { user, system } = process.cpuUsage(before);
+    const took = (user + system) / 1000;
+    this.debt = Math.min(this.debt + took, MOST_DEBT_MS);
+    if (names.length === LIST_NAMES.length) this.auditLater(took);
+    this.packetsLater();
     this.tell(changes);
+    if (missing.length > 0) this.request(missing);
   };
 
   /** @returns the lists in which something is missing @throws SystemError */
@@ -204,7 +225,10 @@ export class SocketWatcher {
     if (lists === undefined) return [];
     let own: ReadonlySet<number> | null = null;
     const isOwn = (inode: number): boolean => (own ??= ownInodes()).has(inode);
-    return names.filter((name) => lists[name].look(isOwn, changes));
+    const missing = names.filter((name) => lists[name].look(isOwn, changes));
+    // Nobody will tell of these before, and they are read in no time.
+    for (const name of missing) if (SHORT_LISTS.includes(name)) lists[name].look(isOwn, changes);
+    return missing.filter((name) => TOLD_LISTS.includes(name));
   }
 
   private tell({ opened, closed }: SocketChanges): void {
@@ -216,20 +240,30 @@ export class SocketWatcher {
     }
   }
 
-  /** Looks for what nobody tells of, and comes back. */
-  private readonly poll = (): void => {
-    const opened = this.opened;
-    if (opened === null) return;
-    const due = new Set<ListName>(SHORT_LISTS.filter((name) => opened.lists[name].size > 0));
-    const begin = performance.now();
-    for (const name of this.unfollow === null ? this.opening(opened) : []) due.add(name);
-    if (begin >= this.nextAudit) for (const name of LIST_NAMES) due.add(name);
-    if (due.size > 0) this.request([...due]);
-    if (begin >= this.nextAudit) {
-      this.nextAudit = begin + Math.max(AUDIT_MS, AUDIT_GAP_FACTOR * (performance.now() - begin));
-    }
-    this.polling = setTimeout(this.poll, this.unfollow === null ? OPENING_POLL_MS : CLOSING_POLL_MS);
-    this.polling.unref();
+  /** @param took the last look at everything */
+  private auditLater(took: number): void {
+    clearTimeout(this.auditTimer);
+    this.auditTimer = setTimeout(() => this.request(LIST_NAMES), Math.max(AUDIT_MS, AUDIT_SHARE * took)).unref();
+  }
+
+  /** While there are packet sockets: looks for those that closed. */
+  private packetsLater(): void {
+    const list = this.opened?.lists.packet;
+    if (this.packetTimer !== undefined || list === undefined || list.isEmpty) return;
+    const look = (): void => {
+      this.packetTimer = undefined;
+      this.request(['packet']);
+    };
+    this.packetTimer = setTimeout(look, PACKET_POLL_MS + list.size * PACKET_POLL_EACH_MS).unref();
+  }
+
+  private readonly pollClosing = (): void => {
+    const due = SHORT_LISTS.filter((name) => this.opened?.lists[name].isEmpty === false);
+    if (due.length > 0) this.request(due);
+  };
+
+  private readonly pollOpening = (): void => {
+    if (this.opened !== null) this.request(this.opening(this.opened));
   };
 
   /** The lists in which something may have opened, by the kernel's counts where these say so. */

@@ -231,13 +231,14 @@ export function encodeMessage(type: number, flags: number, sequence: number, bod
 
 /** The messages of one datagram. One whose length is impossible ends the list. */
 export function* messages(datagram: Buffer): Generator<NetlinkMessage> {
-  let at = 0;
-  for (;;) {
-    const header = decode(HEADER, datagram, at);
-    if (header === null || header.length < HEADER.bytes || at + header.length > datagram.length) return;
-    const body = datagram.subarray(at + HEADER.bytes, at + header.length);
-    yield { type: header.type, flags: header.flags, sequence: header.sequence, body };
-    at += align(header.length);
+  // Read without `decode`: dumps have thousands.
+  for (let at = 0; at + HEADER.bytes <= datagram.length;) {
+    const length = datagram.readUInt32LE(at);
+    if (length < HEADER.bytes || at + length > datagram.length) return;
+    const body = datagram.subarray(at + HEADER.bytes, at + length);
+    const [type, flags] = [datagram.readUInt16LE(at + 4), datagram.readUInt16LE(at + 6)];
+    yield { type, flags, sequence: datagram.readUInt32LE(at + 8), body };
+    at += align(length);
   }
 }
 

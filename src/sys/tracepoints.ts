@@ -44,6 +44,8 @@ const RECORD_HEADER_BYTES = 8;
 const PERF_RECORD_LOST = 2;
 const PERF_RECORD_SAMPLE = 9;
 const MNT_DETACH = 2;
+/** How long hits that come by the thousand are gathered. */
+const REST_MS = 8;
 const TRACEFS_FOLDERS = ['/sys/kernel/tracing', '/sys/kernel/debug/tracing'];
 
 /** Runs `step` with a folder in which tracefs is. */
@@ -152,7 +154,7 @@ export class Tracepoints {
       else must('ioctl(PERF_EVENT_IOC_SET_OUTPUT)', sys.ioctlInt(fd, IOC.SET_OUTPUT, own[0]!));
     }
     const [fd, ...also] = own;
-    if (fd !== undefined) this.sources.push({ fd, also, drain: () => this.drain() });
+    if (fd !== undefined) this.sources.push({ fd, also, restMs: REST_MS, drain: () => this.drain() });
   }
 
   private open(id: number, cpu: number): number {
