@@ -97,6 +97,10 @@ export const FLOW_OTHER_MS = 600_000;
 /** A share of the flows is looked at this often, all of them in FLOW_SWEEP_STEPS times. */
 export const FLOW_SWEEP_MS = 250;
 export const FLOW_SWEEP_STEPS = 16;
+/** Multicast groups that one virtual IF may be in. */
+export const MAX_GROUPS_PER_VIF = 256;
+/** How long a neighbour-request waits for the neighbour. */
+export const NEIGHBOUR_TIMEOUT_MS = 1_000;
 /** Longest line of a hex write: a frame as hex digits with a separator each. */
 export const MAX_HEX_LINE_BYTES = 3 * MAX_FRAME_BYTES;
 /** Longest name of a symbol. */

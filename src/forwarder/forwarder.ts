@@ -21,11 +21,13 @@ import type { ForwarderConfig } from './config.js';
 import { DistributionTable } from './distribution-table.js';
 import { DownPath } from './down-path.js';
 import { Interfaces } from './interfaces.js';
+import { NeighbourTable } from './neighbours.js';
 import { Peer } from './peer.js';
 import { PermissionTable } from './permission-table.js';
 import { ReceptionTable } from './reception-table.js';
 import { TableViews } from './table-views.js';
 import { TransferControl } from './transfer-control.js';
+import { VifControl } from './vif-control.js';
 
 export class Forwarder implements SessionHandler {
   private readonly config: ForwarderConfig;
@@ -39,6 +41,8 @@ export class Forwarder implements SessionHandler {
   private readonly downPath: DownPath;
   private readonly interfaces: Interfaces;
   private readonly transfer: TransferControl;
+  private readonly neighbours: NeighbourTable;
+  private readonly vifs: VifControl;
   private readonly tables: TableViews;
   private readonly server: TunnelServer;
   private releaseName: () => void = () => undefined;
@@ -57,6 +61,14 @@ export class Forwarder implements SessionHandler {
       interfaces: this.interfaces,
       log,
     });
+    this.neighbours = new NeighbourTable(log);
+    this.vifs = new VifControl({
+      reception: this.reception,
+      interfaces: this.interfaces,
+      neighbours: this.neighbours,
+      log,
+    });
+    this.reception.removed.push((tunnel) => this.vifs.tunnelGone(tunnel));
     this.tables = new TableViews({
       permissions: this.permissions,
       distribution: this.distribution,
@@ -77,7 +89,10 @@ export class Forwarder implements SessionHandler {
       this.tables.statesChanged();
     };
     this.interfaces.onAttributes = (name) => this.sendAttributes(name);
-    this.interfaces.onLinkType = (name, linkType) => this.endOtherKind(name, linkType);
+    this.interfaces.onLinkType = (name, linkType) => {
+      this.vifs.interfaceChanged(name);
+      this.endOtherKind(name, linkType);
+    };
   }
 
   /** Addresses that it listens at. */
@@ -111,6 +126,7 @@ export class Forwarder implements SessionHandler {
 
   async stop(): Promise<void> {
     await this.server.close();
+    this.neighbours.close();
     await this.interfaces.stop();
     this.releaseName();
   }
@@ -233,6 +249,12 @@ export class Forwarder implements SessionHandler {
         return this.transfer.addRule(peer, fields);
       case 'transfer-deletion-request':
         return this.transfer.deleteRule(peer, fields);
+      case 'group-join':
+        return this.vifs.join(peer, fields);
+      case 'group-leave':
+        return this.vifs.leave(peer, fields);
+      case 'neighbour-request':
+        return this.vifs.neighbour(peer, fields);
       case 'table-request':
         return this.tables.rows(peer, fields);
       default:

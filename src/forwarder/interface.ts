@@ -39,6 +39,8 @@ export interface InterfaceAttributes {
   readonly speed: number;
   readonly inet: string[];
   readonly inet6: string[];
+  /** Routes through it that have a gateway, `default via 10.0.0.254`. */
+  readonly routes: string[];
 }
 
 function ownAddresses(link: Link): OwnAddresses {
@@ -65,6 +67,8 @@ export class ForwarderInterface implements Outlet {
   private readonly rules: InterfaceRules;
   private readonly result: TransmitResult;
   private readonly log: Logger;
+  /** See InterfaceAttributes. */
+  routes: readonly string[] = [];
 
   /** @param onFlow told of each flow of its virtual IFs that comes or goes */
   constructor(name: string, rules: InterfaceRules, result: TransmitResult, onFlow: FlowListener, log: Logger) {
@@ -93,6 +97,7 @@ export class ForwarderInterface implements Outlet {
       speed: link.speed,
       inet: [...link.inet],
       inet6: [...link.inet6],
+      routes: [...this.routes],
     };
   }
 

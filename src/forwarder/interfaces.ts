@@ -3,7 +3,8 @@
  * acquisition section 72.
  *
  *     kernel --netlink--> LinkMonitor --> ForwarderInterface (sockets) --> onSet, onAttributes: told to control devices
- *                                     \--> Discard, Quiet (nftables)
+ *                                     \--> Discard, Quiet, QuietSets (nftables)
+ *     kernel --netlink--> RouteMonitor --> routes through each interface: attributes too
  *
  * Owns the link monitor, the interfaces, and in the kernel the discarding and the quiet about what is claimed.
  */
@@ -14,6 +15,7 @@ import type { Logger } from '../base/log.js';
 import type { LinkType } from '../packet/headers.js';
 import { parseProtocolAddress, type ProtocolAddress } from '../packet/protocol-address.js';
 import { type Link, LinkMonitor } from '../sys/links.js';
+import { RouteMonitor } from '../sys/routes.js';
 import { type ForwarderConfig, interfaceConfig, type ListenAddress } from './config.js';
 import { Discard } from './discard.js';
 import type { DistributionTable } from './distribution-table.js';
@@ -27,6 +29,8 @@ function listenPort(address: ListenAddress): ProtocolAddress[] {
   return address.kind === 'tcp' && address.port > 0 ? [parseProtocolAddress(`tcp:${address.port}`)] : [];
 }
 
+const RTN_UNICAST = 1;
+
 export class Interfaces {
   /** The set of interfaces that are there changed. */
   onSet: () => void = () => undefined;
@@ -39,6 +43,7 @@ export class Interfaces {
   private readonly result: TransmitResult;
   private readonly log: Logger;
   private readonly links: LinkMonitor;
+  private readonly routes: RouteMonitor;
   private readonly discard: Discard;
   private readonly quiet: Quiet;
   /** What the kernel keeps quiet about for virtual IFs. */
@@ -47,6 +52,7 @@ export class Interfaces {
   /** What is to be told when the timer ends. */
   private readonly changed = new Set<string>();
   private setChanged = false;
+  private routesChanged = false;
   private changeTimer: NodeJS.Timeout | null = null;
   private sweepTimer: NodeJS.Timeout | undefined;
   private discardCounts: Promise<ReadonlyMap<string, number>> | null = null;
@@ -57,6 +63,7 @@ export class Interfaces {
     this.result = result;
     this.log = log;
     this.links = new LinkMonitor(log);
+    this.routes = new RouteMonitor(log);
     const listen = config.listen.flatMap(listenPort);
     this.discard = new Discard(config.name, listen);
     this.quiet = new Quiet(config.name, listen, () => distribution.claims());
@@ -68,6 +75,12 @@ export class Interfaces {
     this.links.onChange = (kind, link) => this.linkChanged(kind, link);
     this.links.start();
     for (const link of this.links.links().values()) this.linkAppeared(link);
+    this.routes.onChange = () => {
+      this.routesChanged = true;
+      this.changeTimer ??= setTimeout(this.tellChanges, INTERFACE_CHANGE_DELAY_MS);
+    };
+    this.routes.start();
+    this.updateRoutes();
     await this.quiet.sweep();
     await this.vifs.sweep();
     this.sweepTimer = setInterval(() => {
@@ -79,6 +92,7 @@ export class Interfaces {
 
   async stop(): Promise<void> {
     this.links.close();
+    this.routes.close();
     if (this.changeTimer !== null) clearTimeout(this.changeTimer);
     clearInterval(this.sweepTimer);
     for (const entry of this.entries.values()) entry.gone();
@@ -109,6 +123,19 @@ export class Interfaces {
   /** Names of the interfaces that are there. */
   get names(): string[] {
     return [...this.entries.values()].filter((entry) => entry.present !== null).map((entry) => entry.name);
+  }
+
+  private updateRoutes(): void {
+    const all = this.routes.routes().filter(({ gateway, type }) => gateway !== '' && type === RTN_UNICAST);
+    for (const entry of this.entries.values()) {
+      const routes = all
+        .filter(({ oif }) => oif === entry.present?.index)
+        .map(({ destination, gateway }) => `${destination} via ${gateway}`)
+        .sort();
+      if (routes.join() === entry.routes.join()) continue;
+      entry.routes = routes;
+      this.changed.add(entry.name);
+    }
   }
 
   private linkAppeared(link: Link): void {
@@ -145,6 +172,8 @@ export class Interfaces {
    */
   private readonly tellChanges = (): void => {
     this.changeTimer = null;
+    if (this.routesChanged) this.updateRoutes();
+    this.routesChanged = false;
     if (this.setChanged) this.onSet();
     this.setChanged = false;
     for (const name of this.changed) if (this.find(name)?.present) this.onAttributes(name);

@@ -45,8 +45,8 @@ export interface DownTunnel {
 export class ReceptionTable {
   /** Down tunnels came or went. */
   readonly changes = new Changes();
-  /** A tunnel is gone. */
-  onRemove: (tunnel: DownTunnel) => void = () => undefined;
+  /** Told of each tunnel that is gone. */
+  readonly removed: ((tunnel: DownTunnel) => void)[] = [];
   private readonly tunnels = new Map<number, DownTunnel>();
   private readonly counts = new Map<Peer, number>();
   private lastId = 0;
@@ -96,7 +96,7 @@ export class ReceptionTable {
     const left = this.countOf(tunnel.peer) - 1;
     if (left > 0) this.counts.set(tunnel.peer, left);
     else this.counts.delete(tunnel.peer);
-    this.onRemove(tunnel);
+    for (const tell of this.removed) tell(tunnel);
     this.changes.tell();
   }
 

@@ -54,7 +54,7 @@ export class TransferControl {
 
   constructor(options: TransferControlOptions) {
     this.options = options;
-    options.reception.onRemove = (tunnel) => this.tunnelGone(tunnel);
+    options.reception.removed.push((tunnel) => this.tunnelGone(tunnel));
   }
 
   private grantOf(peer: Peer, interfaceName: string): Grant {
