@@ -74,11 +74,14 @@ if (end === 'hold') {
   const comes: number[] = [];
   const goes: number[] = [];
   for (let i = 0; i < Number(countText); i++) {
+    // One after another at a person's pace: looks for sockets that follow each other closely are held back on purpose.
+    await new Promise((resolve) => setTimeout(resolve, 30 + 50 * Math.random()));
     const number = numberOf(i);
     const rule = ruleOf(number);
     if (end === 'close') {
       const fd = open(number);
       comes.push(until(rule, true));
+      await new Promise((resolve) => setTimeout(resolve, 30 + 50 * Math.random()));
       sys.close(fd);
       goes.push(until(rule, false));
     } else {

@@ -78,8 +78,6 @@ export const FRAGMENT_TABLE_SIZE = 1024;
 export const FRAGMENT_TIME_MS = 30_000;
 /** Virtual IFs of one control device. */
 export const MAX_VIFS = 256;
-/** Multicast groups of one virtual IF. */
-export const MAX_VIF_GROUPS = 1024;
 /** Flows of virtual IFs at one interface. */
 export const MAX_FLOWS_PER_INTERFACE = 131_072;
 /** How long a flow may be quiet: TCP that was not answered, TCP, after a FIN, after an RST. */

@@ -7,7 +7,7 @@
  * A kernel reports a group more than once, and again when somebody queries; only what changes is told.
  */
 import { describe, hasCode } from '../base/errors.js';
-import { MAX_VIF_GROUPS } from '../base/limits.js';
+import { MAX_GROUPS_PER_VIF } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import { formatIpAddress } from '../packet/ip-address.js';
 
@@ -34,9 +34,9 @@ export class VifGroups {
     const group = formatIpAddress(address, 0, address.length);
     if (isOfEveryHost(group) || this.joined.has(group) === joined) return;
     if (!joined) this.joined.delete(group);
-    else if (this.joined.size < MAX_VIF_GROUPS) this.joined.add(group);
+    else if (this.joined.size < MAX_GROUPS_PER_VIF) this.joined.add(group);
     else {
-      this.log.warn({ group, limit: MAX_VIF_GROUPS }, 'a virtual IF has too many multicast groups: not joined');
+      this.log.warn({ group, limit: MAX_GROUPS_PER_VIF }, 'a virtual IF has too many multicast groups: not joined');
       return;
     }
     this.ask(joined ? 'join' : 'leave', group);

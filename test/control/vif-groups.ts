@@ -1,7 +1,7 @@
 /** src/control/vif-groups.ts: what is told to the forwarder of the groups that a kernel reports. */
 import t from 'tap';
 import { FwdfsError } from '../../src/base/errors.js';
-import { MAX_VIF_GROUPS } from '../../src/base/limits.js';
+import { MAX_GROUPS_PER_VIF } from '../../src/base/limits.js';
 import { VifGroups } from '../../src/control/vif-groups.js';
 import { parseIpv4, parseIpv6 } from '../../src/packet/ip-address.js';
 import { keepLog } from '../support/log.js';
@@ -61,9 +61,9 @@ t.test('a forwarder that refuses is in the log; one that is not connected is not
 t.test('there is a limit, beyond which no group is joined until one is left', async (t) => {
   const { groups, told } = make();
   const group = (index: number): Buffer => Buffer.from([239, 0, index >> 8, index & 0xff]);
-  for (let index = 0; index <= MAX_VIF_GROUPS; index++) groups.report(true, group(index));
-  t.equal(told.length, MAX_VIF_GROUPS);
+  for (let index = 0; index <= MAX_GROUPS_PER_VIF; index++) groups.report(true, group(index));
+  t.equal(told.length, MAX_GROUPS_PER_VIF);
   groups.report(false, group(0));
-  groups.report(true, group(MAX_VIF_GROUPS));
-  t.same(told.slice(MAX_VIF_GROUPS), ['leave 239.0.0.0', `join 239.0.${MAX_VIF_GROUPS >> 8}.0`]);
+  groups.report(true, group(MAX_GROUPS_PER_VIF));
+  t.same(told.slice(MAX_GROUPS_PER_VIF), ['leave 239.0.0.0', `join 239.0.${MAX_GROUPS_PER_VIF >> 8}.0`]);
 });

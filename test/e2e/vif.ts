@@ -19,7 +19,7 @@ async function traces(lab: InteropLab, netns: Netns): Promise<string> {
       ['nft', 'list', 'ruleset'],
     ].map((words) => lab.says(netns, ...words)),
   );
-  return said.join('---\n');
+  return said.join('---\n').replaceAll(/packets \d+ bytes \d+/g, '');
 }
 
 const links = (lab: InteropLab): Promise<string> => lab.says(lab.lab.ctl, 'ip', '-o', 'address', 'show', 'dev', DEVICE);
