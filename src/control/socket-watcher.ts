@@ -44,9 +44,9 @@ const AUDIT_MS = 10_000;
 /** An audit that took a while is followed by that many times the while without one. */
 const AUDIT_SHARE = 400;
 /** Looking that may be done at once. */
-const LOOK_BURST_MS = 20;
+const LOOK_BURST_MS = 100;
 /** More is forgotten, so that no socket waits longer than (MOST_DEBT_MS - LOOK_BURST_MS) * LOOK_SHARE. */
-const MOST_DEBT_MS = 30;
+const MOST_DEBT_MS = 110;
 /** Beyond the burst, looks take one part in so many of the time. */
 const LOOK_SHARE = 40;
 /** How long destroyed sockets that come by the thousand are gathered. */
