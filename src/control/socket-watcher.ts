@@ -115,10 +115,15 @@ export class SocketWatcher {
     this.onChange = onChange;
     const opened = inNetns(this.netns, () => this.open());
     this.opened = opened;
-    for (const { source } of opened.destroyed) readiness.arm(source);
-    this.unfollow = this.follow();
     const changes: SocketChanges = { opened: [], closed: [] };
-    this.read(LIST_NAMES, changes);
+    try {
+      for (const { source } of opened.destroyed) readiness.arm(source);
+      this.unfollow = this.follow();
+      this.read(LIST_NAMES, changes);
+    } catch (error) {
+      this.close();
+      throw error;
+    }
     this.auditLater(0);
     this.packetsLater();
     this.polls.push(setInterval(this.pollClosing, CLOSING_POLL_MS).unref());
