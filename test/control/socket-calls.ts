@@ -17,7 +17,7 @@ function events(): number {
 }
 
 const CASES: readonly [title: string, line: string, lists: readonly string[]][] = [
-  ['bind', "s = bound(AF_INET, SOCK_DGRAM, ('', 53))", ['udp', 'udplite', 'raw', 'packet']],
+  ['bind', "s = bound(AF_INET, SOCK_DGRAM, ('', 53))", ['udp', 'udplite', 'packet']],
   ['listen', "s = listening(AF_INET, ('', 80))", ['tcp', 'sctp']],
   ['a raw socket', 's = socket(AF_INET, SOCK_RAW | SOCK_NONBLOCK, 89)', ['raw', 'packet']],
   ['a packet socket', 's = socket(AF_PACKET, SOCK_DGRAM, 0)', ['raw', 'packet']],
