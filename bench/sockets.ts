@@ -10,7 +10,7 @@ import { SocketProcess } from '../test/support/sockets.js';
 import { summary } from './support/frames.js';
 import { row } from './support/report.js';
 
-const OPENINGS = 200;
+const OPENINGS = 100;
 const SLOW_CLOSINGS = 40;
 const KILLS = 50;
 const MANY = 5000;

@@ -182,6 +182,8 @@ export class SocketWatcher {
     for (let count = 0; count < DRAIN_DATAGRAMS && result !== -EAGAIN && this.opened !== null; count++) {
       const { lists } = this.opened;
       result = sockets.receive((cookie) => {
+        // Another may have taken its place in the counts.
+        this.sockstat = '';
         const socket = lists[name].forget(cookie);
         if (socket !== null) closed.push(socket);
       });

@@ -216,6 +216,19 @@ t.test('a socket that connects is told of again, with the same id', { skip: with
   t.ok(told.indexOf(`-${before.id}`) > 0);
 });
 
+t.test(
+  'by polling, a socket that takes the place of another is seen before the audit',
+  { skip: withoutRoot },
+  async (t) => {
+    const { process, opened, open } = await watch(t, [], false);
+    await process.run("s = listening(AF_INET, ('', 8080))");
+    const before = await opened('s');
+    await process.run("s.close(); s = listening(AF_INET, ('', 8080))");
+    await until(() => open.size === 1 && !open.has(before.id), 5000);
+    t.match(await opened('s'), { port: 8080 });
+  },
+);
+
 t.test('connections of TCP and sockets that are only bound are not told of', { skip: withoutRoot }, async (t) => {
   const { process, opened, open } = await watch(t);
   await process.run("s = listening(AF_INET, ('127.0.0.1', 8080))");
