@@ -6,8 +6,8 @@
  * A tracepoint at the exit of a call comes when it is done. One at the entry, where the arguments are that tell the few calls
  * that matter from the many, comes before, so that its lists are looked at once more a little later.
  *
- * Not seen, and left to the audits of the watcher: ports that sending or connecting takes, io_uring, calls of 32-bit programs
- * on a 64-bit kernel, shutdown(2) of a listener.
+ * Not seen, and left to the polls and audits of the watcher: ports that sending or connecting takes, the address that a raw
+ * socket is bound to, io_uring, calls of 32-bit programs on a 64-bit kernel, shutdown(2) of a listener.
  */
 import { describe } from '../base/errors.js';
 import type { Tracepoint } from '../sys/tracepoints.js';
@@ -28,7 +28,7 @@ interface Call extends Tracepoint {
 const RAW_TYPES = [0x3, 0x803, 0x80003, 0x80803];
 
 const CALLS: readonly Call[] = [
-  { name: 'syscalls/sys_exit_bind', filter: 'ret == 0', lists: ['udp', 'udplite', 'raw', 'packet'] },
+  { name: 'syscalls/sys_exit_bind', filter: 'ret == 0', lists: ['udp', 'udplite', 'packet'] },
   { name: 'syscalls/sys_exit_listen', filter: 'ret == 0', lists: ['tcp', 'sctp'] },
   {
     // AF_PACKET, or a raw socket: both may receive without being bound.

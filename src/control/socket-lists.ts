@@ -8,6 +8,7 @@
  * A long list is read in pieces, and a socket that closes between two of them can hide another. So what is missing counts as
  * closed only when a second reading does not have it either; DestroyedSockets tells of most before.
  */
+import { existsSync } from 'node:fs';
 import {
   cookieAt,
   decodeInetSocket,
@@ -114,6 +115,8 @@ export class SocketList {
   }
 }
 
+const SCTP_IS_LOADED = '/proc/sys/net/sctp';
+
 /** TCP and SCTP sockets that listen; UDP and UDP-Lite sockets that have a port. */
 function inetSource(diag: SockDiag, name: string, protocol: number, kind: 'stream' | 'datagram'): SocketSource {
   const { LISTEN, CLOSE, ESTABLISHED } = SOCKET_STATE;
@@ -121,6 +124,8 @@ function inetSource(diag: SockDiag, name: string, protocol: number, kind: 'strea
   // Asked for a protocol that it can't list, the kernel looks for a module each time: once is enough.
   let isListed = true;
   const read = (each: EachSocket): void => {
+    // And asked for SCTP it loads it, which nobody wants who does not use it.
+    if (protocol === IPPROTO_SCTP && !existsSync(SCTP_IS_LOADED)) return;
     for (const family of [4, 6] as const) {
       isListed &&= diag.inet(family, protocol, states, (message) => {
         const key = cookieAt(message, INET_SOCKET.cookie);

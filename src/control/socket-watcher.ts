@@ -7,9 +7,9 @@
  *              the others: a poll while there are any
  *     anything that was missed: an audit of everything, seldom
  *
- * A look reads whole lists. The first after a pause happens at once; the next ones keep a distance that grows with what a
- * look costs, so that watching takes a bounded share of the processor however many sockets come and go. What is missing in
- * one look is confirmed by the next.
+ * A look reads whole lists, at once while looking took little lately. What it took is a debt that is paid back slowly, and
+ * who is in debt waits: so watching takes a bounded share of the processor however many sockets come and go. What is missing
+ * in one look is confirmed by the next.
  *
  * A socket that changes (bound, connected, another filter) is in `opened` and in `closed`, with one id: `closed` has what it
  * was. Sockets of this process are not told of.
@@ -43,12 +43,12 @@ const PACKET_POLL_EACH_MS = 0.4;
 const AUDIT_MS = 10_000;
 /** An audit that took a while is followed by that many times the while without one. */
 const AUDIT_SHARE = 400;
-/** Looking that may be done at once. */
-const LOOK_BURST_MS = 20;
+/** Debt with which there still is no waiting: time of the processor. */
+const LOOK_BURST_MS = 100;
 /** More is forgotten, so that no socket waits longer than (MOST_DEBT_MS - LOOK_BURST_MS) * LOOK_SHARE. */
-const MOST_DEBT_MS = 30;
-/** Beyond the burst, looks take one part in so many of the time. */
-const LOOK_SHARE = 40;
+const MOST_DEBT_MS = 110;
+/** Of this much time, a part of one is paid back: beyond the burst, looks take so much of the processor. */
+const LOOK_SHARE = 30;
 /** How long destroyed sockets that come by the thousand are gathered. */
 const REST_MS = 8;
 /** Datagrams of destroyed sockets that one drain takes before others get their turn. */
@@ -115,10 +115,15 @@ export class SocketWatcher {
     this.onChange = onChange;
     const opened = inNetns(this.netns, () => this.open());
     this.opened = opened;
-    for (const { source } of opened.destroyed) readiness.arm(source);
-    this.unfollow = this.follow();
     const changes: SocketChanges = { opened: [], closed: [] };
-    this.read(LIST_NAMES, changes);
+    try {
+      for (const { source } of opened.destroyed) readiness.arm(source);
+      this.unfollow = this.follow();
+      this.read(LIST_NAMES, changes);
+    } catch (error) {
+      this.close();
+      throw error;
+    }
     this.auditLater(0);
     this.packetsLater();
     this.polls.push(setInterval(this.pollClosing, CLOSING_POLL_MS).unref());
@@ -177,6 +182,8 @@ export class SocketWatcher {
     for (let count = 0; count < DRAIN_DATAGRAMS && result !== -EAGAIN && this.opened !== null; count++) {
       const { lists } = this.opened;
       result = sockets.receive((cookie) => {
+        // Another may have taken its place in the counts.
+        this.sockstat = '';
         const socket = lists[name].forget(cookie);
         if (socket !== null) closed.push(socket);
       });
