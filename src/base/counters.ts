@@ -25,6 +25,7 @@ export const COUNTERS = {
   drop_tx_not_permitted: 'frames from a control device that its rights do not cover',
   drop_tx_mismatch: "frames from a control device outside their tunnel's protocol address",
   drop_tx_flow_refused: 'frames of virtual IFs whose flow is that of another one, or could not be opened',
+  drop_tx_no_neighbour: 'packets of tuns with no route, or to a next hop that did not answer or had too many waiting',
   drop_tx_error: 'frames from a control device that the interface refused',
   drop_tx_duplicate: 'frames that came again after a resume and were there already',
   // at the control device

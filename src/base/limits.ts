@@ -99,6 +99,14 @@ export const FLOW_SWEEP_STEPS = 16;
 export const MAX_GROUPS_PER_VIF = 256;
 /** How long a neighbour-request waits for the neighbour. */
 export const NEIGHBOUR_TIMEOUT_MS = 1_000;
+/** Destinations of tuns whose next hop is remembered at one interface. */
+export const MAX_NEXT_HOPS = 4096;
+/** Packets of tuns that wait for one next hop to be found. */
+export const MAX_WAITING_PER_HOP = 64;
+/** The kernel is told this often that a neighbour is in use by a tun. */
+export const NEIGHBOUR_REFRESH_MS = 5_000;
+/** Packets of tuns get their link layer header in blocks of this size. */
+export const TUN_BLOCK_BYTES = 256 << 10;
 /** Longest line of a hex write: a frame as hex digits with a separator each. */
 export const MAX_HEX_LINE_BYTES = 3 * MAX_FRAME_BYTES;
 /** Longest name of a symbol. */

@@ -34,8 +34,9 @@ import type { InterfaceTransmitter, TransmitResult } from './interface-transmitt
 import type { Peer } from './peer.js';
 import type { DownTunnel, ReceptionTable } from './reception-table.js';
 import { isOwnSource, type OwnAddresses } from './source-check.js';
+import { TUN, type TunSender } from './tun-sender.js';
 
-const { EACCES, EINVAL, ENETDOWN, ENOBUFS } = constants.errno;
+const { EACCES, EHOSTUNREACH, EINVAL, ENETDOWN, ENOBUFS } = constants.errno;
 
 /** What the down path needs to know of an interface. */
 export interface Outlet {
@@ -46,6 +47,8 @@ export interface Outlet {
   readonly flows: FlowTable;
   /** null: the interface is not there just now */
   readonly transmitter: InterfaceTransmitter | null;
+  /** Builds the link layer header of packets; null: the interface has none, or is not there. */
+  readonly tun: TunSender | null;
 }
 
 export class DownPath implements TransmitResult {
@@ -125,8 +128,16 @@ export class DownPath implements TransmitResult {
       return;
     }
     const errno = this.check(tunnel, outlet, message, at + FRAME_HEADER_BYTES, getLength(message, at));
-    outlet.transmitter.queue(message, at, tunnel, errno);
+    if (errno === 0 && tunnel.linkHeaderBytes > 0) this.sendPacket(tunnel, outlet, message, at);
+    else outlet.transmitter.queue(message, at, tunnel, errno);
     if (!this.transmitters.includes(outlet.transmitter)) this.transmitters.push(outlet.transmitter);
+  }
+
+  /** A packet of a tun. One that waits for its next hop counts as sent, as one does that waits in a kernel. */
+  private sendPacket(tunnel: DownTunnel, outlet: Outlet, message: Buffer, at: number): void {
+    const result = outlet.tun?.send(tunnel, message, at, this.view, outlet.own.mac) ?? TUN.DROPPED;
+    if (result === TUN.WAITS) this.sent(tunnel, getCounter(message, at));
+    else if (result === TUN.DROPPED) outlet.transmitter?.queue(message, at, tunnel, EHOSTUNREACH);
   }
 
   private check(tunnel: DownTunnel, outlet: Outlet, frame: Buffer, offset: number, length: number): number {
@@ -135,10 +146,11 @@ export class DownPath implements TransmitResult {
       return EACCES;
     }
     const { wayBack } = tunnel;
+    const linkType = tunnel.linkHeaderBytes > 0 ? 'raw' : outlet.linkType;
     if (tunnel.right === 'inject' && tunnel.protocol.kind === 'any' && wayBack === null) return 0;
     // The kernel would make later fragments of it, which nobody could check.
     const gsoType = (frame[offset - FRAME_HEADER_BYTES + OFFLOAD_OFFSET + VNET.gsoType] ?? 0) & ~VNET_GSO_ECN;
-    if (gsoType === VNET_GSO_UDP || !this.view.parse(frame, offset, length, outlet.linkType)) {
+    if (gsoType === VNET_GSO_UDP || !this.view.parse(frame, offset, length, linkType)) {
       outlet.counters.add(C.drop_malformed, 1);
       return EINVAL;
     }
@@ -146,7 +158,7 @@ export class DownPath implements TransmitResult {
       outlet.counters.add(C.drop_tx_mismatch, 1);
       return EINVAL;
     }
-    if (tunnel.right === 'write' && !isOwnSource(outlet.own, this.view, frame, offset, outlet.linkType)) {
+    if (tunnel.right === 'write' && !isOwnSource(outlet.own, this.view, frame, offset, linkType)) {
       outlet.counters.add(C.drop_tx_not_permitted, 1);
       return EACCES;
     }
@@ -159,7 +171,8 @@ export class DownPath implements TransmitResult {
   }
 
   sent(tunnel: DownTunnel, sequence: number): void {
-    tunnel.confirmed = sequence;
+    // One that waited may come after its successors.
+    tunnel.confirmed = Math.max(tunnel.confirmed, sequence);
     this.markUnreported(tunnel);
   }
 
@@ -167,7 +180,7 @@ export class DownPath implements TransmitResult {
     tunnel.errors += 1;
     tunnel.lastErrorSequence = sequence;
     tunnel.lastErrno = errno;
-    tunnel.confirmed = sequence;
+    tunnel.confirmed = Math.max(tunnel.confirmed, sequence);
     tunnel.peer.appendConfirmError(tunnel.id, sequence, errno);
     this.markUnreported(tunnel);
   }

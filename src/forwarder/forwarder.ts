@@ -21,7 +21,6 @@ import type { ForwarderConfig } from './config.js';
 import { DistributionTable } from './distribution-table.js';
 import { DownPath } from './down-path.js';
 import { Interfaces } from './interfaces.js';
-import { NeighbourTable } from './neighbours.js';
 import { Peer } from './peer.js';
 import { PermissionTable } from './permission-table.js';
 import { ReceptionTable } from './reception-table.js';
@@ -41,7 +40,6 @@ export class Forwarder implements SessionHandler {
   private readonly downPath: DownPath;
   private readonly interfaces: Interfaces;
   private readonly transfer: TransferControl;
-  private readonly neighbours: NeighbourTable;
   private readonly vifs: VifControl;
   private readonly tables: TableViews;
   private readonly server: TunnelServer;
@@ -61,11 +59,10 @@ export class Forwarder implements SessionHandler {
       interfaces: this.interfaces,
       log,
     });
-    this.neighbours = new NeighbourTable(log);
     this.vifs = new VifControl({
       reception: this.reception,
       interfaces: this.interfaces,
-      neighbours: this.neighbours,
+      neighbours: this.interfaces.neighbours,
       log,
     });
     this.reception.removed.push((tunnel) => this.vifs.tunnelGone(tunnel));
@@ -126,7 +123,6 @@ export class Forwarder implements SessionHandler {
 
   async stop(): Promise<void> {
     await this.server.close();
-    this.neighbours.close();
     await this.interfaces.stop();
     this.releaseName();
   }

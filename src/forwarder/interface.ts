@@ -19,6 +19,7 @@ import { type FlowListener, FlowTable } from './flow-table.js';
 import { InterfaceReceiver } from './interface-receiver.js';
 import { InterfaceTransmitter, type TransmitResult } from './interface-transmitter.js';
 import type { OwnAddresses } from './source-check.js';
+import { TunSender, type TunSenderOptions } from './tun-sender.js';
 
 const PCAP_ETHERNET = 1;
 const { ENETDOWN } = constants.errno;
@@ -53,6 +54,12 @@ function ownAddresses(link: Link): OwnAddresses {
   return { mac: Buffer.from(link.address.replaceAll(':', ''), 'hex'), ip };
 }
 
+/** What virtual IFs need of the kernel. */
+export interface VifKernel extends Pick<TunSenderOptions, 'neighbours' | 'nextHop'> {
+  /** A flow came or went. */
+  readonly flowChanged: FlowListener;
+}
+
 export class ForwarderInterface implements Outlet {
   readonly name: string;
   readonly counters = new Counters();
@@ -61,19 +68,24 @@ export class ForwarderInterface implements Outlet {
   linkType: LinkType = 'ethernet';
   own: OwnAddresses = { mac: Buffer.alloc(0), ip: [] };
   transmitter: InterfaceTransmitter | null = null;
+  tun: TunSender | null = null;
   readonly flows: FlowTable;
   private receiver: InterfaceReceiver | null = null;
   private link: Link | null = null;
   private readonly rules: InterfaceRules;
   private readonly result: TransmitResult;
+  private readonly kernel: VifKernel;
   private readonly log: Logger;
   /** See InterfaceAttributes. */
   routes: readonly string[] = [];
 
-  /** @param onFlow told of each flow of its virtual IFs that comes or goes */
-  constructor(name: string, rules: InterfaceRules, result: TransmitResult, onFlow: FlowListener, log: Logger) {
+  constructor(name: string, rules: InterfaceRules, result: TransmitResult, kernel: VifKernel, log: Logger) {
     this.name = name;
-    this.flows = new FlowTable(() => performance.now(), onFlow);
+    this.kernel = kernel;
+    this.flows = new FlowTable(
+      () => performance.now(),
+      (flow, opened) => kernel.flowChanged(flow, opened),
+    );
     this.rules = rules;
     this.result = result;
     this.log = log;
@@ -123,8 +135,15 @@ export class ForwarderInterface implements Outlet {
   }
 
   private open(link: Link): void {
+    const { counters, log } = this;
     try {
-      this.transmitter = new InterfaceTransmitter(new PacketTransmitter(link.index), this.counters, this.result);
+      this.transmitter = new InterfaceTransmitter(new PacketTransmitter(link.index), counters, this.result);
+      if (this.linkType === 'ethernet') {
+        const { neighbours, nextHop } = this.kernel;
+        const { transmitter } = this;
+        const now = (): number => performance.now();
+        this.tun = new TunSender({ ifindex: link.index, transmitter, counters, neighbours, nextHop, now, log });
+      }
       this.receiver = new InterfaceReceiver({
         open: (sink) => new PacketReceiver(link.index, sink),
         linkType: this.linkType,
@@ -144,6 +163,8 @@ export class ForwarderInterface implements Outlet {
   gone(): void {
     this.receiver?.close();
     this.receiver = null;
+    this.tun?.close();
+    this.tun = null;
     this.transmitter?.close(ENETDOWN);
     this.transmitter = null;
     this.link = null;

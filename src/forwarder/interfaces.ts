@@ -19,8 +19,9 @@ import { RouteMonitor } from '../sys/routes.js';
 import { type ForwarderConfig, interfaceConfig, type ListenAddress } from './config.js';
 import { Discard } from './discard.js';
 import type { DistributionTable } from './distribution-table.js';
-import { ForwarderInterface } from './interface.js';
+import { ForwarderInterface, type VifKernel } from './interface.js';
 import type { TransmitResult } from './interface-transmitter.js';
+import { NeighbourTable } from './neighbours.js';
 import { Quiet } from './quiet.js';
 import { QuietSets } from './quiet-sets.js';
 
@@ -48,6 +49,8 @@ export class Interfaces {
   private readonly quiet: Quiet;
   /** What the kernel keeps quiet about for virtual IFs. */
   readonly vifs: QuietSets;
+  readonly neighbours: NeighbourTable;
+  private readonly kernel: VifKernel;
   private readonly entries = new Map<string, ForwarderInterface>();
   /** What is to be told when the timer ends. */
   private readonly changed = new Set<string>();
@@ -68,6 +71,12 @@ export class Interfaces {
     this.discard = new Discard(config.name, listen);
     this.quiet = new Quiet(config.name, listen, () => distribution.claims());
     this.vifs = new QuietSets(config.name, listen, log);
+    this.neighbours = new NeighbourTable(log);
+    this.kernel = {
+      flowChanged: this.vifs.flowChanged,
+      neighbours: this.neighbours,
+      nextHop: (ifindex, destination) => this.routes.nextHop(ifindex, destination),
+    };
   }
 
   /** Resolves when the interfaces are open and the kernel discards as configured. */
@@ -93,6 +102,7 @@ export class Interfaces {
   async stop(): Promise<void> {
     this.links.close();
     this.routes.close();
+    this.neighbours.close();
     if (this.changeTimer !== null) clearTimeout(this.changeTimer);
     clearInterval(this.sweepTimer);
     for (const entry of this.entries.values()) entry.gone();
@@ -128,6 +138,7 @@ export class Interfaces {
   private updateRoutes(): void {
     const all = this.routes.routes().filter(({ gateway, type }) => gateway !== '' && type === RTN_UNICAST);
     for (const entry of this.entries.values()) {
+      entry.tun?.clear();
       const routes = all
         .filter(({ oif }) => oif === entry.present?.index)
         .map(({ destination, gateway }) => `${destination} via ${gateway}`)
@@ -142,13 +153,7 @@ export class Interfaces {
     if (interfaceConfig(this.config, link.name) === null) return;
     let entry = this.entries.get(link.name);
     if (entry === undefined) {
-      entry = new ForwarderInterface(
-        link.name,
-        this.distribution.of(link.name),
-        this.result,
-        this.vifs.flowChanged,
-        this.log,
-      );
+      entry = new ForwarderInterface(link.name, this.distribution.of(link.name), this.result, this.kernel, this.log);
       entry.onLinkType = (linkType) => this.onLinkType(link.name, linkType);
       this.entries.set(link.name, entry);
     }

@@ -8,7 +8,8 @@
  *                                     flows: on; then drop what is in one of the sets:
  *              ports, ports4, ports6       interface, protocol, local port; the last two with the local address
  *              protocols, protocols4, …6   the same without a port: raw sockets
- *              flows4, flows6              interface, both addresses, protocol, both ports
+ *              flows4, flows6              both addresses, protocol, both ports: the local address tells the interface,
+ *                                          and nft lists keys of at most five parts
  *              pairs4, pairs6              flows of protocols without ports
  *
  * The table is there while there is a virtual IF. Several sockets may want the same element, which is counted. ICMP stays
@@ -36,16 +37,16 @@ const SETS: readonly (readonly [name: string, type: string, fields: string])[] =
   ['protocols6', 'ifname . ipv6_addr . inet_proto', 'iifname . ip6 daddr . meta l4proto'],
   [
     'flows4',
-    'ifname . ipv4_addr . ipv4_addr . inet_proto . inet_service . inet_service',
-    'iifname . ip daddr . ip saddr . meta l4proto . th dport . th sport',
+    'ipv4_addr . ipv4_addr . inet_proto . inet_service . inet_service',
+    'ip daddr . ip saddr . meta l4proto . th dport . th sport',
   ],
   [
     'flows6',
-    'ifname . ipv6_addr . ipv6_addr . inet_proto . inet_service . inet_service',
-    'iifname . ip6 daddr . ip6 saddr . meta l4proto . th dport . th sport',
+    'ipv6_addr . ipv6_addr . inet_proto . inet_service . inet_service',
+    'ip6 daddr . ip6 saddr . meta l4proto . th dport . th sport',
   ],
-  ['pairs4', 'ifname . ipv4_addr . ipv4_addr . inet_proto', 'iifname . ip daddr . ip saddr . meta l4proto'],
-  ['pairs6', 'ifname . ipv6_addr . ipv6_addr . inet_proto', 'iifname . ip6 daddr . ip6 saddr . meta l4proto'],
+  ['pairs4', 'ipv4_addr . ipv4_addr . inet_proto', 'ip daddr . ip saddr . meta l4proto'],
+  ['pairs6', 'ipv6_addr . ipv6_addr . inet_proto', 'ip6 daddr . ip6 saddr . meta l4proto'],
 ];
 
 function ruleset(table: string, listen: readonly ProtocolAddress[]): string {
@@ -84,7 +85,7 @@ export function elementOfFlow(flow: Flow): Element | null {
   if (isIcmp(flow.protocol)) return null;
   const ports = hasPorts(flow.protocol) ? [portPart(flow.localPort), portPart(flow.remotePort)] : [];
   const family = flow.addresses.length === 2 * IPV4_ADDRESS_BYTES ? '4' : '6';
-  const key = setKey(interfacePart(flow.rule.interface), flow.addresses, Buffer.from([flow.protocol]), ...ports);
+  const key = setKey(flow.addresses, Buffer.from([flow.protocol]), ...ports);
   return { set: `${ports.length === 0 ? 'pairs' : 'flows'}${family}`, key };
 }
 

@@ -25,6 +25,8 @@ export interface DownTunnel {
   right: SendRight;
   /** Of a virtual IF: how the answers of its flows go up. Null: the tunnel is that of a file. */
   wayBack: Rule | null;
+  /** Bytes of link layer header that its frames get here, before what arrived: of a tun on Ethernet. */
+  linkHeaderBytes: number;
   /** Sequence number of the last frame that arrived; each is the one before plus one. */
   received: number;
   /** Every frame up to this one is on the interface, or its error was reported. */
@@ -70,6 +72,7 @@ export class ReceptionTable {
       linkType,
       right,
       wayBack: null,
+      linkHeaderBytes: 0,
       received: 0,
       confirmed: 0,
       waiting: 0,

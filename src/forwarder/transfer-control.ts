@@ -18,7 +18,7 @@
 import { describe, FwdfsError, SystemError } from '../base/errors.js';
 import { DOWN_WINDOW_BYTES, MAX_CLAIMS, MAX_DOWN_TUNNELS_PER_CONTROL, MAX_RULES_PER_CONTROL } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
-import type { LinkType } from '../packet/headers.js';
+import { ETHERNET_HEADER_BYTES, type LinkType } from '../packet/headers.js';
 import { compileBpf } from '../packet/bpf-run.js';
 import { ANY_PROTOCOL, parseProtocolAddress, type ProtocolAddress } from '../packet/protocol-address.js';
 import type { Message, VifKind } from '../tunnel/messages.js';
@@ -133,6 +133,7 @@ export class TransferControl {
       credit,
     });
     tunnel.wayBack = rule;
+    if (kind === 'tun' && linkType === 'ethernet') tunnel.linkHeaderBytes = ETHERNET_HEADER_BYTES;
     distribution.add(rule);
     try {
       interfaces.find(tunnel.interface)?.ruleAdded(rule);

@@ -14,6 +14,7 @@ import { ipText } from './link.js';
 import { Netlink } from './netlink.js';
 import { readiness, type Source } from './readiness.js';
 import {
+  attribute,
   attributes,
   decode,
   encode,
@@ -28,6 +29,9 @@ import {
 
 const RT_TABLE_MAIN = 254;
 const RTM_F_CLONED = 0x200;
+const RTN_BROADCAST = 3;
+const AF_INET = 2;
+const AF_INET6 = 10;
 /** Datagrams that one drain takes before timers and other descriptors get their turn. */
 const DRAIN_DATAGRAMS = 64;
 const { EAGAIN, EINTR } = constants.errno;
@@ -51,7 +55,7 @@ export interface Route {
 function routesOf({ body }: NetlinkMessage): Route[] {
   const header = decode(RTMSG, body);
   if (header === null || (header.flags & RTM_F_CLONED) !== 0) return [];
-  const family = header.family === 2 ? 4 : header.family === 10 ? 6 : 0;
+  const family = header.family === AF_INET ? 4 : header.family === AF_INET6 ? 6 : 0;
   const found = attributes(body, RTMSG.bytes);
   if (family === 0 || (found.get(RTA.TABLE)?.readUInt32LE(0) ?? header.table) !== RT_TABLE_MAIN) return [];
   const target = found.get(RTA.DST);
@@ -117,6 +121,26 @@ export class RouteMonitor {
   routes(): readonly Route[] {
     if (this.stale) this.dump();
     return this.known;
+  }
+
+  /**
+   * Where the kernel would send a packet that has to leave through this interface.
+   * @returns the address of the next hop: the destination's own on the link; empty: it is a broadcast address
+   * @throws SystemError
+   */
+  nextHop(oif: number, destination: Buffer): Buffer {
+    const index = Buffer.alloc(4);
+    index.writeInt32LE(oif, 0);
+    const family = destination.length === 4 ? AF_INET : AF_INET6;
+    const header = encode(RTMSG, { family, destinationLength: 8 * destination.length });
+    let hop = destination;
+    const body = Buffer.concat([header, attribute(RTA.DST, destination), attribute(RTA.OIF, index)]);
+    this.asking.query(RTM.GETROUTE, 0, body, (answer) => {
+      if (decode(RTMSG, answer.body)?.type === RTN_BROADCAST) hop = Buffer.alloc(0);
+      const gateway = attributes(answer.body, RTMSG.bytes).get(RTA.GATEWAY);
+      if (gateway !== undefined) hop = Buffer.from(gateway);
+    });
+    return hop;
   }
 
   private dump(): void {

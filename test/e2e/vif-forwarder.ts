@@ -196,3 +196,33 @@ t.test('RST is what the forwarder would have said', { skip: withoutRoot }, async
   t.match(refused.stderr, /refused/, 'a port that no socket has stays with the host');
   t.same(ctl.arrived.filter(has(RST)), []);
 });
+
+t.test(
+  'a tun has packets without a link layer, and its way goes by routes and neighbours',
+  { skip: withoutRoot },
+  async (t) => {
+    const { lab, puppet } = await setUp(t);
+    await listen(lab, t);
+    const ctl = await puppet();
+    const vif = await ctl.vif('tun');
+    const packetOf = ({ frame }: Arrived): SeenTcp | null => readTcp(frame);
+    ctl.send(vif.down, tcpPacket(US, NODE, { flags: SYN, sequence: 100 }));
+    const answer = await ctl.next((one) => packetOf(one)?.flags === (SYN | ACK));
+    t.equal(answer.tunnel, vif.up);
+    t.equal(answer.offload[0], 1, 'its checksum is not finished');
+    t.equal(answer.offload.readUInt16LE(6), 20, 'and begins where the packet says');
+    lab.node.run('ip addr add 10.77.0.1/32 dev n0');
+    lab.fwd.run('ip route add 10.77.0.0/16 via 10.9.0.2 dev eth0');
+    const behind = { address: '10.77.0.1', port: 81 };
+    ctl.send(vif.down, tcpPacket(US, behind, { flags: SYN }));
+    const reset = await ctl.next((one) => ((packetOf(one)?.flags ?? 0) & RST) !== 0);
+    t.equal(packetOf(reset)?.from.address, '10.77.0.1');
+    ctl.send(vif.down, tcpPacket(US, { ...behind, address: '10.9.0.99' }, { flags: SYN }));
+    await until(async () => (await lab.counter('drop_tx_no_neighbour')) === 1);
+    const all = await ctl.rule(vif.down, '*');
+    lab.node.run('ip neigh flush dev n0');
+    lab.node.run('bash -c echo>/dev/udp/10.9.0.1/54');
+    const datagram = await ctl.next(({ tunnel }) => tunnel === all);
+    t.equal(datagram.frame[9], 17, 'the ARP request before it does not go up');
+  },
+);

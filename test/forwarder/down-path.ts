@@ -39,6 +39,7 @@ class Bench {
         linkType: 'ethernet',
         counters,
         own: { mac: MAC_A, ip: [Buffer.from([10, 0, 0, 1])] },
+        tun: null,
         flows: new FlowTable(
           () => 0,
           () => undefined,

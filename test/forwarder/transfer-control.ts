@@ -44,14 +44,16 @@ class Bench {
   constructor(permissions = EVERYTHING) {
     this.permissions = new PermissionTable(permissions);
     const result = { sent: () => undefined, failed: () => undefined, backlogMoved: () => undefined };
+    const kernel = {
+      flowChanged: () => undefined,
+      neighbours: { listen: () => () => undefined, use: () => null },
+      nextHop: (_ifindex: number, destination: Buffer) => destination,
+    };
     const entry = (name: string): ForwarderInterface =>
-      Object.defineProperties(
-        new ForwarderInterface(name, this.distribution.of(name), result, () => undefined, this.log),
-        {
-          linkType: { value: this.linkType },
-          present: { value: { master: this.master } },
-        },
-      );
+      Object.defineProperties(new ForwarderInterface(name, this.distribution.of(name), result, kernel, this.log), {
+        linkType: { value: this.linkType },
+        present: { value: { master: this.master } },
+      });
     this.control = new TransferControl({
       name: 'fwd1',
       permissions: this.permissions,
