@@ -24,8 +24,6 @@ import { Vif } from './vif.js';
 import { sweepVifs, VifMirror } from './vif-mirror.js';
 import { VifRules } from './vif-rules.js';
 
-/** Longest name of a network device, IFNAMSIZ without its zero. */
-const MAX_DEVICE_NAME_BYTES = 15;
 const LINKTYPE_ETHERNET = 1;
 
 export interface VifRequest {
@@ -97,7 +95,7 @@ export class Vifs {
       throw new FwdfsError('not-permitted', `${link.name}/${request.interface} as a virtual IF`);
     }
     const kind = kindOf(request, attributes);
-    const name = deviceName(link, request);
+    const name = request.name ?? `${link.name}-${request.interface}`;
     const key = this.keyOf(name, request.netns);
     if (this.entries.has(key) || this.adding.has(key)) throw new FwdfsError('already-there', `virtual IF ${name}`);
     if (this.entries.size >= MAX_VIFS) throw new FwdfsError('too-many', `there are ${MAX_VIFS} virtual IFs`);
@@ -153,7 +151,8 @@ export class Vifs {
       const old = isOwn ? [...watched.sockets.values()] : [];
       if (isOwn) undo.push(this.pins.pin(link.state.remoteAddress));
       const symbol = `${link.name}/${request.interface}`;
-      mirror = await VifMirror.create({ control, symbol, name, kind, netns: request.netns, log });
+      const { netns } = request;
+      mirror = await VifMirror.create({ control, symbol, name, kind, netns, apart: !isOwn, log });
       const made = new Vif({ link, interface: request.interface, kind, mirror, reception, counters, log });
       vif = made;
       const { device } = mirror;
@@ -328,14 +327,6 @@ function kindOf({ kind, interface: name }: VifRequest, { linkType }: Attributes)
   const isEthernet = linkType === LINKTYPE_ETHERNET;
   if (kind === 'tap' && !isEthernet) throw new FwdfsError('bad-command', `${name} is no Ethernet interface: use tun`);
   return kind ?? (isEthernet ? 'tap' : 'tun');
-}
-
-function deviceName(link: ForwarderLink, { interface: interfaceName, name }: VifRequest): string {
-  const chosen = name ?? `${link.name}-${interfaceName}`;
-  if (Buffer.byteLength(chosen) > MAX_DEVICE_NAME_BYTES || !/^[^\s/:%"*\\]+$/.test(chosen) || /^\.\.?$/.test(chosen)) {
-    throw new FwdfsError('bad-command', `${chosen} can't be the name of a device: give one of at most 15 characters`);
-  }
-  return chosen;
 }
 
 /** The address at which the forwarder is reached would become one of this host's own. */

@@ -134,6 +134,19 @@ t.test('the same attributes again change nothing in the kernel', { skip: without
 });
 
 t.test(
+  'in a namespace apart the routes with a gateway are in main too, for those who bind to nothing',
+  { skip: withoutRoot },
+  async (t) => {
+    const { mirror, netns } = await mirrorLab(t, { apart: true });
+    mirror.apply(ETH0);
+    t.match(netns.run('ip route show table main'), /default via 10\.9\.0\.254 dev fwd1-eth0 proto 110 metric 4096/);
+    t.match(netns.run('ip route get 192.0.2.1'), /via 10\.9\.0\.254 dev fwd1-eth0/);
+    mirror.apply({ ...ETH0, routes: [] });
+    t.notMatch(netns.run('ip route show table main'), /default/);
+  },
+);
+
+t.test(
   'an address that goes takes its rule along, and the routes get another source',
   { skip: withoutRoot },
   async (t) => {
