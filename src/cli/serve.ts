@@ -209,6 +209,7 @@ export async function serve({
     await mountAlone(server, mountPoint);
     server.onEnd = () => void end();
     onStopSignal(() => void server.unmount().then(end));
+    await device.vifs.sweep();
     for (const [name, forwarder] of config.forwarders) {
       const reached =
         forwarder.kind === 'local'

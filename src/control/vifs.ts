@@ -14,6 +14,7 @@ import { describe, FwdfsError, hasCode } from '../base/errors.js';
 import { MAX_VIFS } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import { ETHERTYPE_ARP, type ProtocolAddress } from '../packet/protocol-address.js';
+import { hasCapability } from '../sys/capabilities.js';
 import { inNetns } from '../sys/netns.js';
 import type { Attributes, VifKind } from '../tunnel/messages.js';
 import type { ForwarderLink } from './forwarder-link.js';
@@ -77,11 +78,12 @@ export class Vifs {
     this.pins = new LinkPin(options.log);
   }
 
-  /** Removes what a crash left. Once; later calls wait for the first. */
-  sweep(): Promise<void> {
+  /** Removes what a crash left. Once; later calls wait for the first. Who may not make devices left none. */
+  async sweep(): Promise<void> {
+    if (!hasCapability('CAP_NET_ADMIN')) return;
     const swept = this.swept ?? sweepVifs(this.options.log);
     this.swept = swept;
-    return swept;
+    await swept;
   }
 
   /**

@@ -44,7 +44,7 @@ type VifRequest = NonNullable<Message<'tunnel-generation-request'>['vif']>;
 
 /** A virtual IF sends from our own addresses, and any frame only with `inject` too. */
 function rightToSend(grant: Grant, protocol: ProtocolAddress, isVif: boolean): SendRight {
-  if (isVif && !allows(grant, 'vif', protocol)) return 'none';
+  if (isVif && !grant.rights.has('vif')) return 'none';
   if (allows(grant, 'inject', protocol)) return 'inject';
   return isVif || allows(grant, 'write', protocol) ? 'write' : 'none';
 }
@@ -221,7 +221,7 @@ export class TransferControl {
 
   private hasRight({ peer, interface: name, protocol, mode, vif }: Rule): boolean {
     const grant = this.grantOf(peer, name);
-    if (vif !== null) return allows(grant, 'vif', mode === 'flow' ? ANY_PROTOCOL : protocol);
+    if (vif !== null) return mode === 'flow' ? grant.rights.has('vif') : allows(grant, 'vif', protocol);
     if (!allows(grant, 'read', protocol)) return false;
     // Who silences the forwarder's kernel has to be able to answer instead.
     return mode !== 'claim' || allows(grant, 'write', protocol) || allows(grant, 'inject', protocol);
