@@ -114,6 +114,7 @@ export class InterfaceRules {
   private readonly port = new Map<number, Rule[]>();
   private readonly socket = new Map<number, Rule[]>();
   private readonly all = new Set<Rule>();
+  private vifRules = 0;
 
   get size(): number {
     return this.all.size;
@@ -124,17 +125,19 @@ export class InterfaceRules {
   }
 
   /** Whether rules or flows of a virtual IF may want what arrives. */
-  hasVif = false;
+  get hasVif(): boolean {
+    return this.vifRules > 0;
+  }
 
   add(rule: Rule): void {
     this.all.add(rule);
-    this.hasVif ||= rule.vif !== null;
+    if (rule.vif !== null) this.vifRules += 1;
     this.eachKey(rule, insert);
   }
 
   remove(rule: Rule): boolean {
     if (!this.all.delete(rule)) return false;
-    this.hasVif = [...this.all].some((other) => other.vif !== null);
+    if (rule.vif !== null) this.vifRules -= 1;
     this.eachKey(rule, remove);
     return true;
   }

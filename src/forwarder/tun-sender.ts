@@ -48,7 +48,7 @@ export const TUN = { QUEUED: 0, WAITS: 1, DROPPED: 2 } as const;
 
 export interface TunSenderOptions {
   readonly ifindex: number;
-  readonly transmitter: InterfaceTransmitter;
+  readonly transmitter: Pick<InterfaceTransmitter, 'flush' | 'queue'>;
   readonly counters: Counters;
   readonly neighbours: Pick<NeighbourTable, 'listen' | 'use'>;
   /** The kernel's next hop: the destination itself on the link, empty for its broadcast address. Throws SystemError. */
@@ -77,18 +77,19 @@ export class TunSender {
   send(tunnel: DownTunnel, message: Buffer, at: number, view: FrameView, mac: Buffer): number {
     const { counters, transmitter } = this.options;
     const hop = this.find(message, view.destinationOffset, view.addressLength) ?? this.add(message, view);
+    if (hop !== null && hop.neighbour.length > 0 && this.options.now() - hop.usedAt > NEIGHBOUR_REFRESH_MS) {
+      this.refresh(hop);
+    }
     if (hop === null || (hop.mac === null && hop.waiting.length >= MAX_WAITING_PER_HOP)) {
       counters.add(C.drop_tx_no_neighbour, 1);
       return TUN.DROPPED;
     }
     const offset = this.build(message, at, view, mac);
     if (hop.mac === null) {
-      if (hop.usedAt === -Infinity) this.refresh(hop);
       hop.waiting.push({ block: this.block, at: offset, tunnel });
       return TUN.WAITS;
     }
-    if (hop.neighbour.length > 0 && this.options.now() - hop.usedAt > NEIGHBOUR_REFRESH_MS) this.refresh(hop);
-    (hop.mac ?? BROADCAST).copy(this.block, offset + FRAME_HEADER_BYTES);
+    hop.mac.copy(this.block, offset + FRAME_HEADER_BYTES);
     transmitter.queue(this.block, offset, tunnel, 0);
     return TUN.QUEUED;
   }
@@ -146,10 +147,24 @@ export class TunSender {
     return hop;
   }
 
-  /** Our packets pass the kernel's neighbour table by, so it is told now and then that they are for this one. */
+  /**
+   * Our packets pass the kernel's neighbour table by, so it is told now and then that they are for this one. What it says
+   * also makes up for events that were lost.
+   */
   private refresh(hop: Hop): void {
     hop.usedAt = this.options.now();
-    hop.mac = this.options.neighbours.use(this.options.ifindex, hop.neighbour) ?? hop.mac;
+    const mac = this.options.neighbours.use(this.options.ifindex, hop.neighbour);
+    if (mac !== null) this.found(hop, mac);
+  }
+
+  /** What waited is queued. */
+  private found(hop: Hop, mac: Buffer): void {
+    hop.mac = mac;
+    for (const { block, at, tunnel } of hop.waiting) {
+      mac.copy(block, at + FRAME_HEADER_BYTES);
+      this.options.transmitter.queue(block, at, tunnel, 0);
+    }
+    hop.waiting.length = 0;
   }
 
   private changed(neighbour: Neighbour): void {
@@ -160,19 +175,15 @@ export class TunSender {
       for (let hop: Hop | null = first; hop !== null; hop = hop.next) {
         if (!hop.neighbour.equals(neighbour.address)) continue;
         if (neighbour.link !== null) {
-          hop.mac = neighbour.link;
-          for (const { block, at, tunnel } of hop.waiting) {
-            neighbour.link.copy(block, at + FRAME_HEADER_BYTES);
-            transmitter.queue(block, at, tunnel, 0);
-            queued = true;
-          }
+          queued ||= hop.waiting.length > 0;
+          this.found(hop, neighbour.link);
         } else if (neighbour.failed) {
           hop.mac = null;
           counters.add(C.drop_tx_no_neighbour, hop.waiting.length);
           // The next packet asks again.
           hop.usedAt = -Infinity;
-        } else continue;
-        hop.waiting.length = 0;
+          hop.waiting.length = 0;
+        }
       }
     }
     if (queued) transmitter.flush();
