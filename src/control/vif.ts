@@ -48,35 +48,61 @@ export class Vif implements TunSink, FrameReader, VifEnd, RuleVif {
   framesOut = 0;
   private readonly view = new FrameView();
   private readonly linkType: LinkType;
-  private readonly wayBack: UpTunnel;
+  private wayBack: UpTunnel;
   private down: DownTunnel | null = null;
 
   constructor(options: VifOptions) {
-    const { counters, kind, link, mirror } = options;
+    const { kind, link, mirror } = options;
     this.options = options;
     this.symbol = mirror.device.name;
     this.linkType = kind === 'tap' ? 'ethernet' : 'raw';
     this.neighbours = new VifNeighbours(mirror.device, (address) => link.neighbour(options.interface, address));
     this.groups = new VifGroups((verb, group) => link.group(verb, this.id, group), options.log);
-    const key = { interface: options.interface, protocol: FLOWS, scope: 'in', claim: false, vif: this } as const;
-    this.wayBack = new UpTunnel(key, link.name, counters);
-    this.wayBack.addReader(this);
+    this.wayBack = this.makeWayBack();
+  }
+
+  private makeWayBack(): UpTunnel {
+    const { counters, interface: name, link } = this.options;
+    const key = { interface: name, protocol: FLOWS, scope: 'in', claim: false, vif: this } as const;
+    const wayBack = new UpTunnel(key, link.name, counters);
+    wayBack.addReader(this);
+    return wayBack;
   }
 
   /** Resolves when the forwarder has its tunnel and packets go both ways. */
   async start(): Promise<void> {
-    const { interface: name, link, mirror } = this.options;
+    const { device } = this.options.mirror;
+    await this.connect();
+    device.sink = this;
+    device.start();
+  }
+
+  private async connect(): Promise<void> {
+    const { interface: name, link } = this.options;
     const down = await link.acquireVif(name, this.symbol, this);
     this.down = down;
     down.wake = this.wake;
-    mirror.device.sink = this;
     this.established();
-    mirror.device.start();
+  }
+
+  /** The forwarder withdrew it: it has no right, or the interface is of another kind. */
+  get isWithdrawn(): boolean {
+    return this.wayBack.failure !== null;
+  }
+
+  /** After it was withdrawn: asks for it anew. */
+  async renew(): Promise<void> {
+    const { link } = this.options;
+    if (this.down !== null) link.releaseDown(this.down);
+    this.down = null;
+    this.wayBack = this.makeWayBack();
+    await this.connect();
+    this.wake();
   }
 
   /** Of its down tunnel: how the forwarder knows it; 0: it does not now. */
   get id(): number {
-    return this.down?.id ?? 0;
+    return this.isWithdrawn ? 0 : (this.down?.id ?? 0);
   }
 
   /** The interface may be another than before. @param attributes null: it is not there, or nobody knows */
@@ -163,8 +189,9 @@ export class Vif implements TunSink, FrameReader, VifEnd, RuleVif {
     }
   }
 
+  /** It was withdrawn: no carrier. */
   end(): void {
-    // The way back ends with the vif.
+    if (this.isWithdrawn) this.options.mirror.apply(null);
   }
 
   /** Nothing of it is left, here and at the forwarder. */

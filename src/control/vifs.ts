@@ -201,7 +201,19 @@ export class Vifs {
   /** From now on the device is what the forwarder's interface is. */
   private follow(entry: Entry): void {
     const { link, request, rules, vif, undo } = entry;
+    let isRenewed = false;
+    const renew = async (): Promise<void> => {
+      if (isRenewed || !vif.isWithdrawn || link.interfaces.get(request.interface)?.rights.has('vif') !== true) return;
+      isRenewed = true;
+      try {
+        await vif.renew();
+      } catch (error) {
+        this.options.log.warn({ vif: vif.symbol, reason: describe(error) }, 'a virtual IF that was withdrawn stays so');
+      }
+      isRenewed = false;
+    };
     const update = (): void => {
+      void renew();
       try {
         vif.interfaceIs(this.attributesOf(link, request.interface));
       } catch (error) {
@@ -301,7 +313,7 @@ export class Vifs {
       `${link.name}/${request.interface}`,
       vif.options.kind,
       request.netns === '' ? '-' : request.netns,
-      vif.id === 0 ? 'lost' : link.isConnected ? 'active' : 'suspended',
+      vif.isWithdrawn ? 'withdrawn' : vif.id === 0 ? 'lost' : link.isConnected ? 'active' : 'suspended',
       String(rules.count),
       String(vif.framesIn),
       String(vif.framesOut),

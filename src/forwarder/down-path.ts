@@ -15,6 +15,7 @@ import { C, type Counters } from '../base/counters.js';
 import { FwdfsError } from '../base/errors.js';
 import { DOWN_WINDOW_BYTES } from '../base/limits.js';
 import { FrameView, type LinkType, matchesProtocol } from '../packet/headers.js';
+import type { ProtocolAddress } from '../packet/protocol-address.js';
 import { VNET, VNET_GSO_ECN, VNET_GSO_UDP } from '../packet/virtio.js';
 import {
   FRAME_HEADER_BYTES,
@@ -154,7 +155,7 @@ export class DownPath implements TransmitResult {
       outlet.counters.add(C.drop_malformed, 1);
       return EINVAL;
     }
-    if (!matchesProtocol(tunnel.protocol, this.view, frame, SIDE.SENT)) {
+    if (!this.isSendable(tunnel, frame)) {
       outlet.counters.add(C.drop_tx_mismatch, 1);
       return EINVAL;
     }
@@ -168,6 +169,13 @@ export class DownPath implements TransmitResult {
       return ENOBUFS;
     }
     return 0;
+  }
+
+  private isSendable({ sendable }: DownTunnel, frame: Buffer): boolean {
+    for (let i = 0; i < sendable.length; i++) {
+      if (matchesProtocol(sendable[i] as ProtocolAddress, this.view, frame, SIDE.SENT)) return true;
+    }
+    return false;
   }
 
   sent(tunnel: DownTunnel, sequence: number): void {

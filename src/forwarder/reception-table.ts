@@ -23,6 +23,8 @@ export interface DownTunnel {
   /** What the interface was when the tunnel was made: its frames are of this kind. */
   readonly linkType: LinkType;
   right: SendRight;
+  /** Frames of any of these may be sent: its protocol address; for a virtual IF, which sends all kinds, what the right is for. */
+  sendable: readonly ProtocolAddress[];
   /** Of a virtual IF: how the answers of its flows go up. Null: the tunnel is that of a file. */
   wayBack: Rule | null;
   /** Bytes of link layer header that its frames get here, before what arrived: of a tun on Ethernet. */
@@ -71,6 +73,7 @@ export class ReceptionTable {
       protocol,
       linkType,
       right,
+      sendable: [protocol],
       wayBack: null,
       linkHeaderBytes: 0,
       received: 0,

@@ -20,7 +20,7 @@ import { DOWN_WINDOW_BYTES, MAX_CLAIMS, MAX_DOWN_TUNNELS_PER_CONTROL, MAX_RULES_
 import type { Logger } from '../base/log.js';
 import { ETHERNET_HEADER_BYTES, type LinkType } from '../packet/headers.js';
 import { compileBpf } from '../packet/bpf-run.js';
-import { ANY_PROTOCOL, parseProtocolAddress, type ProtocolAddress } from '../packet/protocol-address.js';
+import { parseProtocolAddress, type ProtocolAddress } from '../packet/protocol-address.js';
 import type { Message, VifKind } from '../tunnel/messages.js';
 import { type DistributionTable, FLOWS, newRule, type Rule, type RuleMode, type VifEnd } from './distribution-table.js';
 import { type ForwarderInterface, linkTypeOf } from './interface.js';
@@ -89,7 +89,8 @@ export class TransferControl {
     const entry = interfaces.get(fields.interface);
     this.requireKind(entry, vif?.kind, fields.linkType);
     const protocol = parseProtocolAddress(fields.protocol);
-    const right = rightToSend(this.grantOf(peer, fields.interface), protocol, vif !== undefined);
+    const grant = this.grantOf(peer, fields.interface);
+    const right = rightToSend(grant, protocol, vif !== undefined);
     if (right === 'none') {
       const what = vif === undefined ? `write ${protocol.text} to` : 'have a virtual IF of';
       throw new FwdfsError('not-permitted', `${peer.identity} may not ${what} ${fields.interface}`);
@@ -98,6 +99,7 @@ export class TransferControl {
       throw new FwdfsError('too-many', `${peer.identity} has ${MAX_DOWN_TUNNELS_PER_CONTROL} down tunnels`);
     }
     const tunnel = reception.add(peer, fields.interface, fields.symbol, protocol, right, entry.linkType);
+    if (vif !== undefined) tunnel.sendable = grant.protocols;
     return {
       downTunnel: tunnel.id,
       forwarder: name,
@@ -310,7 +312,9 @@ export class TransferControl {
   review(peer: Peer): number[] {
     const { distribution, reception } = this.options;
     for (const tunnel of reception.tunnelsOf(peer)) {
-      tunnel.right = rightToSend(this.grantOf(peer, tunnel.interface), tunnel.protocol, tunnel.wayBack !== null);
+      const grant = this.grantOf(peer, tunnel.interface);
+      tunnel.right = rightToSend(grant, tunnel.protocol, tunnel.wayBack !== null);
+      if (tunnel.wayBack !== null) tunnel.sendable = grant.protocols;
     }
     const withdrawn = distribution.rulesOf(peer).filter((rule) => !this.hasRight(rule));
     for (const rule of withdrawn) this.removeRule(rule);

@@ -297,7 +297,15 @@ t.test('what can not be made leaves nothing behind, and says why', { skip: witho
     const error = await failure(name);
     t.ok(error instanceof FwdfsError, `${name}: ${describe(error)}`);
   }
-  const options = { control: 'c', symbol: 'f/e', name: DEVICE, kind: 'tap', netns: 'fwdfs-none', apart: true, log: silent } as const;
+  const options = {
+    control: 'c',
+    symbol: 'f/e',
+    name: DEVICE,
+    kind: 'tap',
+    netns: 'fwdfs-none',
+    apart: true,
+    log: silent,
+  } as const;
   await t.rejects(VifMirror.create(options), { code: 'ENOENT' });
   t.equal(everything(netns), was);
 });
