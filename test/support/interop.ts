@@ -32,6 +32,9 @@ export class InteropLab {
       permissions: VIF_PERMISSIONS,
       ...options,
     });
+    // Every interface with IPv6 has one (RFC 4291, 2.1), and the kernel asks for neighbours from it.
+    lab.fwd.run('ip addr add fe80::9:1/64 dev eth0 nodad');
+    lab.node.run('ip addr add fe80::9:2/64 dev n0 nodad');
     return new InteropLab(lab);
   }
 
