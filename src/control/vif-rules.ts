@@ -2,7 +2,7 @@
  * What the sockets on a virtual IF want, as packet transfer rules: virtual IF access determination section 234 with
  * transfer registration request section 230, virtual IF socket table generation section 27 and deletion section 47.
  *
- *     socket opened --rulesOf--> wanted by its first socket --> admitted here --> asked for at the forwarder (S1002 to S1005)
+ *     socket opened --rulesOf--> wanted by its first socket --> admitted here --> asked for at the forwarder (S223, S1002 to S1005)
  *     socket closed -----------> wanted by none ------------> deleted there ---> refused here               (S901 to S905)
  *
  *              ask                  answer                     last socket closed

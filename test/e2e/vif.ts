@@ -1,6 +1,8 @@
 /**
  * Virtual IFs end to end: the device, whose sockets are published, and what is left when it goes. The lab's topology
  * (test/support/lab.ts), with fwd1-eth0 beside f0 in the namespace of the control device.
+ *
+ * Source text: Fig. 1, 9, 10, 24 to 27, 31 and 32; S209 to S217, S223 to S226, S801, S802, S1002, S901 to S903.
  */
 import t from 'tap';
 import { DEVICE, InteropLab, VIF_PERMISSIONS } from '../support/interop.js';
