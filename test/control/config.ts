@@ -48,7 +48,7 @@ forwarders:
 
 t.test('a control device has the name of its host unless told', async (t) => {
   const dir = t.testdir({ 'c.yaml': '{}' });
-  t.same(loadControlConfig(`${dir}/c.yaml`), { name: defaultControlName(hostname()), forwarders: new Map() });
+  t.same(loadControlConfig(`${dir}/c.yaml`), { name: defaultControlName(hostname()), forwarders: new Map(), vifs: [] });
   const names: [host: string, name: string][] = [
     ['web-1.example.org', 'web-1.example.org'],
     ['büro rechner', 'b-ro-rechner'],
@@ -64,7 +64,7 @@ t.test('every mistake is told with the line and what was expected', async (t) =>
     ['', 1, /expected map, received null/],
     ['name: a/b', 1, /expected a name .* \(name\)/],
     ['name: c\nforwarders:\n  - fwd1', 3, /expected map, received list \(forwarders\)/],
-    ['name: c\nvifs: []', 2, /unknown key vifs/],
+    ['name: c\nroutes: []', 2, /unknown key routes/],
     ['forwarders:\n  .a: { url: ws://h }', 2, /expected a name .* \(forwarders\.\.a\)/],
     ['forwarders:\n  a: ws://h', 2, /expected map, received string \(forwarders\.a\)/],
     ['forwarders:\n  a:', 2, /expected map, received null \(forwarders\.a\)/],
@@ -96,6 +96,7 @@ t.test('the short form names forwarders by URL', async (t) => {
   t.same(parseSource('fwd1=ws://127.0.0.1:7440'), {
     name: defaultControlName(),
     forwarders: new Map([['fwd1', remote('ws://127.0.0.1:7440')]]),
+    vifs: [],
   });
   const { forwarders } = loadSource('a=ws://[2001:db8::1]:1/,b=wss://h,c.d-e_f=ws+unix:/run/x=y.sock');
   t.same(Object.fromEntries(forwarders), {
@@ -130,4 +131,32 @@ t.test('a source is the short form when it begins with a name and an equals sign
   for (const source of ['a=b', 'fwd1=ws://h,b=c']) t.equal(isShortForm(source), true, source);
   for (const source of ['control.yaml', './a=b', '/etc/a=b.yaml', '=x', ''])
     t.equal(isShortForm(source), false, source);
+});
+
+t.test('virtual IFs of a file have the form of `vif add`', async (t) => {
+  const text = (vifs: string): string => `forwarders: { fwd1: { url: "ws://127.0.0.1:7440" } }\nvifs: [ ${vifs} ]\n`;
+  const load = (vifs: string) => loadSource(`${t.testdir({ 'c.yaml': text(vifs) })}/c.yaml`).vifs;
+  const [one, other] = load(
+    '{ interface: fwd1/eth0 }, { interface: fwd1/eth1, name: w, kind: tun, netns: web, expose: ["tcp:80", "udp:1-9"] }',
+  );
+  const plain = { name: null, kind: null, netns: '', expose: null };
+  t.same(one, { forwarder: 'fwd1', request: { interface: 'eth0', ...plain } });
+  t.match(other, { forwarder: 'fwd1', request: { interface: 'eth1', name: 'w', kind: 'tun', netns: 'web' } });
+  t.same(
+    other?.request.expose?.map((protocol) => protocol.text),
+    ['tcp:80', 'udp:1-9'],
+  );
+  const mistakes: [vifs: string, says: RegExp][] = [
+    ['{ interface: eth0 }', /expected FORWARDER\/INTERFACE/],
+    ['{ interface: fwd2/eth0 }', /there is no forwarder fwd2/],
+    ['{ interface: fwd1/eth0, kind: vlan }', /expected tap or tun/],
+    ['{ interface: fwd1/eth0, expose: ["tcp:99999"] }', /tcp:99999/],
+    ['{ interface: fwd1/eth0, colour: red }', /colour/],
+  ];
+  for (const [vifs, says] of mistakes)
+    t.match(
+      mistakeOf(() => load(vifs)),
+      says,
+      vifs,
+    );
 });
