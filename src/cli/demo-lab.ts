@@ -133,7 +133,7 @@ tokens: { ctl1: "sha256:${createHash('sha256').update(token).digest('hex')}" }
 interfaces:
   eth0: { unmatched: host }
 permissions:
-  - { control: ctl1, interface: eth0, rights: [read, write, inject] }
+  - { control: ctl1, interface: eth0, rights: [read, write, inject, vif] }
 `,
     );
     writeFileSync(tokenFile, `${token}\n`, { mode: 0o600 });

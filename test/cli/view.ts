@@ -117,7 +117,7 @@ t.test('commands that show what a mount has', { skip: withoutRoot }, async (t) =
     }
     t.match(all.stderr, /^fwdfs: lost is not connected/);
     const one = await fwdfs(`tables fwd1 permission ${m}`);
-    t.equal(one.stdout.toString(), 'control\tinterface\trights\tprotocols\nctl1\teth0\tread,write,inject\t*\n');
+    t.equal(one.stdout.toString(), 'control\tinterface\trights\tprotocols\nctl1\teth0\tread,write,inject,vif\t*\n');
     t.match(json(await fwdfs(`tables . transmission --json ${m}`)), [
       { device: '.', table: 'transmission', rows: [{ symbol: 'fwd1/eth0', frames: 0, bytes: 0 }] },
     ]);
