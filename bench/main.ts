@@ -1,10 +1,14 @@
 /** `npm run bench -- NAME [PART…]`: runs one benchmark. */
 import { benchFile } from './file.js';
 import { benchSoak } from './soak.js';
+import { benchVif } from './vif.js';
+import { benchSockets } from './sockets.js';
 
 const BENCHES: Readonly<Record<string, (parts: readonly string[]) => Promise<void>>> = {
   file: benchFile,
   soak: benchSoak,
+  vif: benchVif,
+  sockets: benchSockets,
 };
 
 const [name = '', ...parts] = process.argv.slice(2);

@@ -24,6 +24,8 @@ export const COUNTERS = {
   drop_tx_unknown_tunnel: 'frames from control devices with a down tunnel that is not there, of all interfaces',
   drop_tx_not_permitted: 'frames from a control device that its rights do not cover',
   drop_tx_mismatch: "frames from a control device outside their tunnel's protocol address",
+  drop_tx_flow_refused: 'frames of virtual IFs whose flow is that of another one, or could not be opened',
+  drop_tx_no_neighbour: 'packets of tuns with no route, or to a next hop that did not answer or had too many waiting',
   drop_tx_error: 'frames from a control device that the interface refused',
   drop_tx_duplicate: 'frames that came again after a resume and were there already',
   // at the control device
@@ -35,6 +37,9 @@ export const COUNTERS = {
   drop_unknown_tunnel: 'frames of all interfaces with an up tunnel that is not there (closed meanwhile)',
   drop_no_reader: 'frames of a rule that was set by hand while nobody reads',
   drop_reader_slow: "frames for which a reader's queue had no room",
+  drop_vif_malformed: 'frames that left a virtual IF and are too short for their own headers',
+  drop_vif_no_credit: 'frames that left a virtual IF while its tunnel took none',
+  drop_vif_refused: 'frames that the device of a virtual IF did not take',
   drop_bad_gso: 'super-frames that could not be cut into wire frames',
 } as const satisfies Record<string, string>;
 

@@ -76,6 +76,37 @@ export const COARSE_FILTER_MAX_ADDRESSES = 64;
 export const FRAGMENT_TABLE_SIZE = 1024;
 /** How long the fragments of a datagram are followed. */
 export const FRAGMENT_TIME_MS = 30_000;
+/** Virtual IFs of one control device. */
+export const MAX_VIFS = 256;
+/** Flows of virtual IFs at one interface. */
+export const MAX_FLOWS_PER_INTERFACE = 131_072;
+/** How long a flow may be quiet: TCP that was not answered, TCP, after a FIN, after an RST. */
+export const FLOW_TCP_NEW_MS = 120_000;
+export const FLOW_TCP_MS = 432_000_000;
+export const FLOW_CLOSED_MS = 120_000;
+export const FLOW_TCP_RESET_MS = 10_000;
+/** UDP and UDP-Lite, until answered and then. */
+export const FLOW_UDP_MS = 30_000;
+export const FLOW_UDP_ANSWERED_MS = 120_000;
+/** ICMP echo. */
+export const FLOW_ECHO_MS = 30_000;
+/** All other protocols. */
+export const FLOW_OTHER_MS = 600_000;
+/** A share of the flows is looked at this often, all of them in FLOW_SWEEP_STEPS times. */
+export const FLOW_SWEEP_MS = 250;
+export const FLOW_SWEEP_STEPS = 16;
+/** Multicast groups that one virtual IF may be in. */
+export const MAX_GROUPS_PER_VIF = 256;
+/** How long a neighbour-request waits for the neighbour. */
+export const NEIGHBOUR_TIMEOUT_MS = 1_000;
+/** Destinations of tuns whose next hop is remembered at one interface. */
+export const MAX_NEXT_HOPS = 4096;
+/** Packets of tuns that wait for one next hop to be found. */
+export const MAX_WAITING_PER_HOP = 64;
+/** The kernel is told this often that a neighbour is in use by a tun. */
+export const NEIGHBOUR_REFRESH_MS = 5_000;
+/** Packets of tuns get their link layer header in blocks of this size. */
+export const TUN_BLOCK_BYTES = 256 << 10;
 /** Longest line of a hex write: a frame as hex digits with a separator each. */
 export const MAX_HEX_LINE_BYTES = 3 * MAX_FRAME_BYTES;
 /** Longest name of a symbol. */

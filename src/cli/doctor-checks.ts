@@ -189,6 +189,16 @@ export const CHECKS: readonly Check[] = [
     automatic: true,
     probe: runs('unshare', '--net', 'nft', 'add', 'table', 'inet', 'fwdfs'),
   },
+  {
+    name: 'kernel: tracepoints',
+    need: 'advice',
+    why: 'for the sockets of virtual IFs: one that opens is seen at once, without them it is looked for every 100 ms',
+    command: 'run as root a kernel with CONFIG_FTRACE_SYSCALLS and CONFIG_PERF_EVENTS',
+    probe: async () => {
+      const { opening, why } = (await import('../control/socket-calls.js')).socketSources();
+      return opening === 'events' ? null : why;
+    },
+  },
   tool('nft', 'run', 'to discard what no rule takes', 'nftables', '--version'),
   tool('ip', 'run', 'for network namespaces', 'iproute2', '-V'),
   tool('nsenter', 'run', 'for network namespaces', 'util-linux', '--version'),
@@ -201,6 +211,17 @@ export const CHECKS: readonly Check[] = [
   tool('socat', 'tests', 'for the tests', 'socat', '-V'),
   tool('lsof', 'tests', 'for the tests', 'lsof', '-v'),
   tool('xxd', 'tests', 'for the tests', 'xxd', '-v'),
+  tool('nginx', 'tests', 'for the tests', 'nginx-light', '-v'),
+  tool('dnsmasq', 'tests', 'for the tests', 'dnsmasq-base', '--version'),
+  tool('bird', 'tests', 'for the tests', 'bird2', '--version'),
+  tool('lldpd', 'tests', 'for the tests', 'lldpd', '-v'),
+  tool('curl', 'tests', 'for the tests', 'curl', '--version'),
+  tool('nc', 'tests', 'for the tests', 'netcat-openbsd', '-h'),
+  tool('dig', 'tests', 'for the tests', 'bind9-dnsutils', '-v'),
+  tool('udhcpc', 'tests', 'for the tests', 'udhcpc', '--help'),
+  tool('traceroute', 'tests', 'for the tests', 'traceroute', '--version'),
+  tool('arping', 'tests', 'for the tests', 'iputils-arping', '-V'),
+  tool('ndisc6', 'tests', 'for the tests', 'ndisc6', '-V'),
   tool('ps', 'tests', 'for the tests', 'procps', '--version'),
   tool('python3', 'tests', 'for the tests', 'python3', '--version'),
   {

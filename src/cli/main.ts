@@ -6,6 +6,7 @@ import { Command, CommanderError, Option } from 'commander';
 import { addDemoCommand } from './demo-command.js';
 import { addDoctorCommand } from './doctor-command.js';
 import { EXIT_USAGE, guardOutput, usageLine } from './exit.js';
+import { addExecCommand } from './exec-command.js';
 import { addForwarderCommand } from './forwarder-command.js';
 import { addLsCommand } from './ls-command.js';
 import { addMountCommand } from './mount-command.js';
@@ -13,6 +14,7 @@ import { addRuleCommand } from './rule-command.js';
 import { addStatCommand } from './stat-command.js';
 import { addRulesCommand, addTablesCommand } from './tables-command.js';
 import { addUmountCommand } from './umount-command.js';
+import { addVifCommand } from './vif-command.js';
 import { packageVersion } from './version.js';
 
 const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
@@ -26,6 +28,8 @@ const COMMANDS = [
   addTablesCommand,
   addRulesCommand,
   addRuleCommand,
+  addVifCommand,
+  addExecCommand,
   addDoctorCommand,
   addDemoCommand,
 ] as const;

@@ -1,7 +1,10 @@
 /** The other side of mount-reader.ts: does one file call per request, any number at once, and ends with its parent. */
-import { open, readdir, readFile, stat } from 'node:fs/promises';
+import { type FileHandle, open, readdir, readFile, stat } from 'node:fs/promises';
 import { errnoOf } from '../base/errors.js';
 import type { Reply, Request } from './mount-reader.js';
+
+/** Open for as long as this process lives. */
+const held: FileHandle[] = [];
 
 async function perform(request: Request): Promise<string | string[]> {
   const { path } = request;
@@ -12,6 +15,12 @@ async function perform(request: Request): Promise<string | string[]> {
       return String((await stat(path)).mode & 0o777);
     case 'read':
       return await readFile(path, 'utf8');
+    case 'hold': {
+      const file = await open(path, 'w');
+      held.push(file);
+      await file.write(request.text);
+      return '';
+    }
     case 'write': {
       const file = await open(path, 'w');
       try {

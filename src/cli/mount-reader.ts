@@ -18,7 +18,7 @@ const THREADS = '16';
 
 export type Call =
   | { readonly op: 'list' | 'mode' | 'read'; readonly path: string }
-  | { readonly op: 'write'; readonly path: string; readonly text: string };
+  | { readonly op: 'write' | 'hold'; readonly path: string; readonly text: string };
 
 /** What the child is sent. */
 export type Request = Call & { readonly id: number };
@@ -87,6 +87,11 @@ export class MountReader {
 
   async write(path: string, text: string): Promise<void> {
     await this.call({ op: 'write', path, text });
+  }
+
+  /** As `write`, but the file stays open for as long as this reader does. */
+  async hold(path: string, text: string): Promise<void> {
+    await this.call({ op: 'hold', path, text });
   }
 
   private call(call: Call): Promise<string | readonly string[]> {

@@ -40,7 +40,19 @@ export function printJson(value: unknown): void {
 }
 
 /** Columns of the tables that are counts or ids. */
-const NUMBERS = new Set(['up_tunnel', 'down_tunnel', 'readers', 'frames', 'bytes', 'dropped', 'errors', 'value']);
+const NUMBERS = new Set([
+  'up_tunnel',
+  'down_tunnel',
+  'readers',
+  'frames',
+  'frames_in',
+  'frames_out',
+  'bytes',
+  'dropped',
+  'errors',
+  'sockets',
+  'value',
+]);
 
 /** As JSON has it; null where there is none. */
 export const numberOf = (text: string): number | null => (/^-?\d+$/.test(text) ? Number(text) : null);

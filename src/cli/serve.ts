@@ -196,7 +196,7 @@ export async function serve({
     ...(traceFuse ? { trace: (line: string): void => void process.stderr.write(`${line}\n`) } : {}),
   });
   const release = async (): Promise<void> => {
-    device.close();
+    await device.close();
     await Promise.all(integrated.map(({ forwarder }) => forwarder.stop()));
     for (const { folder } of integrated) rmSync(folder, { recursive: true, force: true });
   };
@@ -209,12 +209,17 @@ export async function serve({
     await mountAlone(server, mountPoint);
     server.onEnd = () => void end();
     onStopSignal(() => void server.unmount().then(end));
+    await device.vifs.sweep();
     for (const [name, forwarder] of config.forwarders) {
       const reached =
         forwarder.kind === 'local'
           ? await integrate(forwarder.file, control, integrated, log)
           : complete(forwarder, values);
       links.push(device.addForwarder(name, reached));
+    }
+    for (const { forwarder, request } of config.vifs) {
+      const link = links.find(({ name }) => name === forwarder);
+      if (link !== undefined) device.vifs.configure(link, request);
     }
     await Promise.race([abandoned, device.settled(), new Promise((resolve) => setTimeout(resolve, SETTLE_MS))]);
   } catch (error) {

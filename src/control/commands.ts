@@ -3,16 +3,40 @@
  *
  *     rule add NAME       a rule without an open file: NAME as a symbol's, without framing
  *     rule remove NAME    takes it back
+ *     vif …               virtual IFs: vif-commands.ts
  */
 import { FwdfsError } from '../base/errors.js';
+import type { Opener } from '../fusefs/command-file.js';
 import { parseSymbolName, type SymbolName } from '../packet/symbol-name.js';
 import type { ForwarderLink } from './forwarder-link.js';
 import { ruleName, type UpTunnel } from './up-tunnel.js';
+import type { VifCommands } from './vif-commands.js';
 
 interface HandRule {
   readonly ready: Promise<UpTunnel>;
   /** null until it is ready. */
   tunnel: UpTunnel | null;
+}
+
+/** `.ctl` of a forwarder: the first word says whose command it is. */
+export class ForwarderCommands {
+  private readonly rules: RuleCommands;
+  private readonly vifs: Pick<VifCommands, 'run'>;
+
+  constructor(rules: RuleCommands, vifs: Pick<VifCommands, 'run'>) {
+    this.rules = rules;
+    this.vifs = vifs;
+  }
+
+  /** Carries out one line written to the `.ctl` of the forwarder. */
+  async run(command: string, opener: Opener): Promise<void> {
+    const words = command.trim().split(/\s+/);
+    const [object, ...rest] = words;
+    if (object === '') return;
+    if (object === 'rule') await this.rules.run(rest);
+    else if (object === 'vif') await this.vifs.run(rest, opener);
+    else throw new FwdfsError('bad-command', JSON.stringify(command));
+  }
 }
 
 export class RuleCommands {
@@ -24,13 +48,11 @@ export class RuleCommands {
     this.link = link;
   }
 
-  /** Carries out one line written to the `.ctl` of the forwarder. */
-  async run(command: string): Promise<void> {
-    const words = command.trim().split(/\s+/);
-    if (words.length === 1 && words[0] === '') return;
-    const [object, verb, name] = words;
-    if (words.length !== 3 || object !== 'rule' || name === undefined || (verb !== 'add' && verb !== 'remove')) {
-      throw new FwdfsError('bad-command', JSON.stringify(command));
+  /** @param words after `rule` */
+  async run(words: readonly string[]): Promise<void> {
+    const [verb, name] = words;
+    if (words.length !== 2 || name === undefined || (verb !== 'add' && verb !== 'remove')) {
+      throw new FwdfsError('bad-command', `rule ${words.join(' ')}`);
     }
     const symbol = parseSymbolName(name, (whole) => this.link.interfaces.has(whole) || this.rules.has(whole));
     const key = ruleName({ ...symbol, claim: false });

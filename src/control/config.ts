@@ -7,8 +7,11 @@
 import { hostname } from 'node:os';
 import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
-import { FwdfsError } from '../base/errors.js';
+import { describe, FwdfsError } from '../base/errors.js';
+import { ANY_PROTOCOL, parseProtocolAddress, type ProtocolAddress } from '../packet/protocol-address.js';
 import { deviceName, isDeviceName, loadYaml } from '../sys/config-file.js';
+import { VIF_KINDS } from '../tunnel/messages.js';
+import type { VifRequest } from './vifs.js';
 
 /** PEM files, absolute paths; null: none. Certificate and key come together. */
 export interface ClientTlsFiles {
@@ -38,10 +41,17 @@ export interface LocalForwarder {
 
 export type ForwarderSource = RemoteForwarder | LocalForwarder;
 
+/** A virtual IF that is to be there whenever its interface is. */
+export interface ConfiguredVif {
+  readonly forwarder: string;
+  readonly request: VifRequest;
+}
+
 export interface ControlConfig {
   /** Default: the host's name. */
   readonly name: string;
   readonly forwarders: ReadonlyMap<string, ForwarderSource>;
+  readonly vifs: readonly ConfiguredVif[];
 }
 
 const URL_FORM = 'expected ws://HOST[:PORT], wss://HOST[:PORT] or ws+unix:/PATH';
@@ -52,6 +62,16 @@ function isForwarderUrl(text: string): boolean {
 }
 
 const path = z.string().min(1, 'expected a path');
+
+/** A protocol address, with ranges. */
+function exposed(text: string, context: { addIssue(text: string): void }): ProtocolAddress {
+  try {
+    return parseProtocolAddress(text, { ranges: true });
+  } catch (error) {
+    context.addIssue(error instanceof FwdfsError ? error.what : describe(error));
+    return ANY_PROTOCOL;
+  }
+}
 
 const SCHEMA = z.strictObject({
   name: deviceName.optional(),
@@ -81,6 +101,17 @@ const SCHEMA = z.strictObject({
         ),
     )
     .default({}),
+  vifs: z
+    .array(
+      z.strictObject({
+        interface: z.string().regex(/^[^/]+\/[^/\s]+$/, 'expected FORWARDER/INTERFACE'),
+        name: z.string().min(1, 'expected a name').optional(),
+        kind: z.enum(VIF_KINDS, `expected ${VIF_KINDS.join(' or ')}`).optional(),
+        netns: z.string().min(1, 'expected a name or a path').optional(),
+        expose: z.array(z.string().transform(exposed)).optional(),
+      }),
+    )
+    .default([]),
 });
 
 /** @throws FwdfsError bad-config: `FILE:LINE: expected …` */
@@ -102,7 +133,23 @@ export function loadControlConfig(file: string): ControlConfig {
       });
     }
   }
-  return { name: fields.name ?? defaultControlName(), forwarders };
+  const vifs = fields.vifs.map(({ interface: path, name, kind, netns, expose }) => {
+    const [forwarder = '', interfaceName = ''] = path.split('/');
+    return {
+      forwarder,
+      request: {
+        interface: interfaceName,
+        name: name ?? null,
+        kind: kind ?? null,
+        netns: netns ?? '',
+        expose: expose ?? null,
+      },
+    };
+  });
+  const stranger = vifs.find(({ forwarder }) => !forwarders.has(forwarder));
+  if (stranger !== undefined)
+    throw new FwdfsError('bad-config', `${file}: vifs: there is no forwarder ${stranger.forwarder}`);
+  return { name: fields.name ?? defaultControlName(), forwarders, vifs };
 }
 
 /** The short form, `NAME=URL[,NAME=URL…]`. @throws FwdfsError bad-source */
@@ -117,7 +164,7 @@ export function parseSource(text: string): ControlConfig {
     if (forwarders.has(name)) throw bad(part, 'expected every name once');
     forwarders.set(name, { kind: 'remote', url: canonical(url), token: null, tokenFile: null, tls: null });
   }
-  return { name: defaultControlName(), forwarders };
+  return { name: defaultControlName(), forwarders, vifs: [] };
 }
 
 /** Whether a SOURCE is the short form rather than a file; a file of such a name is reached as ./NAME=…. */

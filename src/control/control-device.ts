@@ -13,10 +13,14 @@ import { TextFile } from '../fusefs/text-file.js';
 import { type DirectoryNode, inoOf, type Node, staticDirectory } from '../fusefs/tree.js';
 import { PROTOCOL_VERSION } from '../tunnel/messages.js';
 import type { RemoteForwarder } from './config.js';
+import { ForwarderCommands, RuleCommands } from './commands.js';
 import { ForwarderDirectory } from './forwarder-directory.js';
 import { ForwarderLink } from './forwarder-link.js';
 import type { OnDisconnect } from './on-disconnect.js';
 import { parseSource } from './config.js';
+import { VifCommands } from './vif-commands.js';
+import { VIF_RULES_COLUMNS } from './vif-rules.js';
+import { VIF_COLUMNS, Vifs } from './vifs.js';
 import { RECEPTION_COLUMNS, ReceptionTable, tableText, TRANSMISSION_COLUMNS, TransmissionTable } from './tables.js';
 
 /** The first line of a file. */
@@ -40,6 +44,7 @@ export interface ControlDeviceOptions {
 export class ControlDevice {
   readonly reception = new ReceptionTable();
   readonly transmission = new TransmissionTable();
+  readonly vifs: Vifs;
   private readonly options: ControlDeviceOptions;
   private readonly links = new Map<string, ForwarderLink>();
   private readonly directories = new Map<string, ForwarderDirectory>();
@@ -48,6 +53,7 @@ export class ControlDevice {
 
   constructor(options: ControlDeviceOptions) {
     this.options = options;
+    this.vifs = new Vifs({ control: options.name, reception: this.reception, log: options.log });
     this.fixed = new Map<string, Node>([
       ['.tables', this.tables()],
       ['.ctl', new CommandFile(inoOf('/.ctl'), (command) => this.run(command))],
@@ -80,7 +86,12 @@ export class ControlDevice {
     ];
     return staticDirectory(
       '/.tables',
-      new Map([file('reception', reception, this.reception), file('transmission', transmission, this.transmission)]),
+      new Map([
+        file('reception', reception, this.reception),
+        file('transmission', transmission, this.transmission),
+        file('vif', () => tableText(VIF_COLUMNS, this.vifs.rows()), this.vifs),
+        file('vif_rules', () => tableText(VIF_RULES_COLUMNS, this.vifs.ruleRows()), this.vifs),
+      ]),
     );
   }
 
@@ -109,13 +120,15 @@ export class ControlDevice {
       log: this.options.log,
     });
     this.links.set(name, link);
-    this.directories.set(name, new ForwarderDirectory(link));
+    const vifs = new VifCommands(link, this.vifs, this.options.log);
+    this.directories.set(name, new ForwarderDirectory(link, new ForwarderCommands(new RuleCommands(link), vifs)));
     return link;
   }
 
-  removeForwarder(name: string): void {
+  async removeForwarder(name: string): Promise<void> {
     const link = this.links.get(name);
     if (link === undefined) throw new FwdfsError('no-such-forwarder', name);
+    await this.vifs.removeOf(link);
     link.close('the forwarder was removed');
     this.links.delete(name);
     this.directories.delete(name);
@@ -134,7 +147,7 @@ export class ControlDevice {
     if (words.length !== 3 || object !== 'forwarder' || what === undefined) {
       throw new FwdfsError('bad-command', JSON.stringify(command));
     }
-    if (verb === 'remove') this.removeForwarder(what);
+    if (verb === 'remove') await this.removeForwarder(what);
     else if (verb === 'add') {
       for (const [name, source] of parseSource(what).forwarders) {
         if (source.kind === 'remote') this.addForwarder(name, this.options.complete?.(source) ?? source);
@@ -142,7 +155,9 @@ export class ControlDevice {
     } else throw new FwdfsError('bad-command', JSON.stringify(command));
   }
 
-  close(): void {
+  /** Resolves when nothing of it is left in the kernel. */
+  async close(): Promise<void> {
+    await this.vifs.close();
     for (const link of this.links.values()) link.close();
   }
 }

@@ -23,10 +23,13 @@ import {
   getCounter,
   getLength,
   nextFrame,
+  OFFLOAD_BYTES,
+  OFFLOAD_OFFSET,
   putClose,
   putDataDown,
   putNoOffload,
 } from '../tunnel/frames.js';
+import type { VifKind } from '../tunnel/messages.js';
 
 const pool = new ChunkPool({ bytes: CHUNK_BYTES, keep: CHUNK_POOL_COUNT });
 const { ENETDOWN } = constants.errno;
@@ -36,6 +39,16 @@ const keep = (): void => undefined;
 /** The channel to the forwarder; false: it is not connected. */
 export interface DownChannel {
   sendFrames(buffer: Buffer, length: number, done: (buffer: Buffer) => void): boolean;
+}
+
+/** The virtual IF whose tunnel it is. Frames of a virtual IF are packets: one that does not leave is counted, nobody is told. */
+export interface VifEnd {
+  /** What is asked for with the tunnel, anew for each session. */
+  request(): { kind: VifKind; upTunnel: number; credit: number };
+  /** The forwarder has the tunnel, or has it again after a resume: rules may name it. */
+  established(): void;
+  /** What came so far on the way back is forgotten by the forwarder. @param sent frames that it sent on it in a resumed session */
+  resumed(sent: ReadonlyMap<number, number>): void;
 }
 
 interface Waiter {
@@ -51,6 +64,7 @@ export class DownTunnel {
   readonly forwarder: string;
   /** Protocol address that it was asked for. */
   readonly protocol: string;
+  readonly vif: VifEnd | undefined;
   /** Made at registration for the symbol, and handed from writer to writer. */
   isOfSymbol = false;
   /** pcap link type of its frames, asked for with the tunnel; 0: not known yet. */
@@ -88,7 +102,9 @@ export class DownTunnel {
     symbol: string,
     protocol: string,
     onError: (text: string) => void,
+    vif?: VifEnd,
   ) {
+    this.vif = vif;
     this.channel = channel;
     this.protocol = protocol;
     this.forwarder = forwarder;
@@ -141,8 +157,11 @@ export class DownTunnel {
     return this.hasCredit(this.wanted);
   }
 
-  /** S1204, S703: takes one wire frame, if there is credit for it. `flush` (S704) sends what was taken. */
-  send(frame: Buffer, offset: number, length: number): boolean {
+  /**
+   * S1204, S703: takes one frame, if there is credit for it. `flush` (S704) sends what was taken.
+   * @param vnet where its virtio_net_hdr stands in `frame`; -1: it is a wire frame
+   */
+  send(frame: Buffer, offset: number, length: number, vnet = -1): boolean {
     if (!this.hasCredit(length)) {
       this.wanted = length;
       return false;
@@ -152,7 +171,8 @@ export class DownTunnel {
     if (this.chunks.length === 0 || this.end + bytes > CHUNK_BYTES) this.nextChunk();
     const chunk = this.chunks[this.chunks.length - 1] as Buffer;
     this.sequence += 1;
-    putNoOffload(chunk, this.end);
+    if (vnet < 0) putNoOffload(chunk, this.end);
+    else for (let i = 0; i < OFFLOAD_BYTES; i++) chunk[this.end + OFFLOAD_OFFSET + i] = frame[vnet + i] ?? 0;
     frame.copy(chunk, this.end + FRAME_HEADER_BYTES, offset, offset + length);
     this.end = putDataDown(chunk, this.end, 0, this.id, length, this.sequence);
     this.unconfirmedBytes += length;
@@ -215,7 +235,7 @@ export class DownTunnel {
 
   /** The first failure since the last barrier is the one that is told. */
   private fail(text: string): void {
-    if (this.failure !== null) return;
+    if (this.failure !== null || this.vif !== undefined) return;
     this.failure = new FwdfsError('not-sent', text);
     this.onError(text);
   }

@@ -12,13 +12,13 @@ import { TextFile } from '../fusefs/text-file.js';
 import { type DirectoryNode, type Entry, inoOf, type Node, staticDirectory } from '../fusefs/tree.js';
 import { parseSymbolName } from '../packet/symbol-name.js';
 import type { Attributes } from '../tunnel/messages.js';
-import { RuleCommands } from './commands.js';
+import type { ForwarderCommands } from './commands.js';
 import type { ForwarderLink } from './forwarder-link.js';
 import { SymbolFile, type SymbolUse } from './symbol-file.js';
 import { tableText } from './tables.js';
 
 /** The forwarder's tables that its directory shows. */
-export const FORWARDER_TABLES = ['distribution', 'reception', 'permission'] as const;
+export const FORWARDER_TABLES = ['distribution', 'reception', 'permission', 'flow'] as const;
 
 /** IFF_RUNNING, IFF_LOWER_UP, IFF_DORMANT: netlink tells them among the flags, sysfs does not. */
 const OPERATIONAL_FLAGS = 0x40 | 0x10000 | 0x20000;
@@ -47,8 +47,8 @@ export class ForwarderDirectory implements DirectoryNode, SymbolUse {
   private readonly fixed: ReadonlyMap<string, Node>;
   private readonly open = new Map<string, number>();
 
-  constructor(link: ForwarderLink) {
-    const commands = new RuleCommands(link);
+  /** @param commands carries out what is written to `.ctl` */
+  constructor(link: ForwarderLink, commands: Pick<ForwarderCommands, 'run'>) {
     this.link = link;
     this.path = `/${link.name}`;
     this.ino = inoOf(this.path);
@@ -56,7 +56,7 @@ export class ForwarderDirectory implements DirectoryNode, SymbolUse {
       ['.if', new InterfacesDirectory(`${this.path}/.if`, link)],
       ['.tables', this.tables()],
       ['.state', new TextFile(inoOf(`${this.path}/.state`), () => stateText(link), { changes: link.changes.state })],
-      ['.ctl', new CommandFile(inoOf(`${this.path}/.ctl`), (command) => commands.run(command))],
+      ['.ctl', new CommandFile(inoOf(`${this.path}/.ctl`), (command, opener) => commands.run(command, opener))],
     ]);
   }
 

@@ -11,7 +11,7 @@
  * come first, once for all symbols; then S209, S211, S214, S216 and S217 for each, and S224 and S225 with each open(). Fig. 32
  * is releaseUp.
  *
- * Owns the forwarder's interfaces, rules and down tunnels. When the connection is lost they stay; a session that
+ * Owns the forwarder's interfaces, rules (UpRules) and down tunnels (DownTunnels). When the connection is lost they stay; a session that
  * resumes goes on with them, any other gets new ids for them and what was not confirmed counts as not sent.
  */
 import { constants } from 'node:os';
@@ -28,15 +28,17 @@ import {
   type TunnelClientOptions,
 } from '../tunnel/client.js';
 import type { Answer, Attributes, Message, MessageArgs, Right } from '../tunnel/messages.js';
-import { DownTunnel } from './down-tunnel.js';
+import type { DownTunnel, VifEnd } from './down-tunnel.js';
+import { DownTunnels } from './down-tunnels.js';
 import { LinkChanges } from './link-changes.js';
 import type { OnDisconnect } from './on-disconnect.js';
-import { linkTypeOf, mayWrite, newInterface, type RemoteInterface, setUse } from './remote-interface.js';
+import { linkTypeOf, newInterface, type RemoteInterface, setUse } from './remote-interface.js';
 import { RemoteTables } from './remote-tables.js';
 import { UpPath } from './up-path.js';
 import { UpRules } from './up-rules.js';
 import type { ReceptionTable, TransmissionTable } from './tables.js';
-import type { RuleKey, UpTunnel } from './up-tunnel.js';
+import type { RuleKey, RuleVif, UpTunnel } from './up-tunnel.js';
+import type { GroupVerb } from './vif-groups.js';
 
 const { ENETDOWN } = constants.errno;
 
@@ -60,11 +62,7 @@ export class ForwarderLink implements ClientHandler {
   private readonly log: Logger;
   private readonly client: TunnelClient;
   private readonly rules: UpRules;
-  private readonly downs = new Map<number, DownTunnel>();
-  /** Down tunnels whose writers are gone; they end when all is confirmed. */
-  private readonly closing = new Set<DownTunnel>();
-  /** All tunnels of writers and symbols, also those that the forwarder does not know just now. */
-  private readonly tunnels = new Set<DownTunnel>();
+  private readonly downs: DownTunnels;
   private readonly upPath: UpPath;
   private sendError = '';
   private resumeTime = RESUME_TIME_MS;
@@ -80,11 +78,19 @@ export class ForwarderLink implements ClientHandler {
     this.settled = new Promise((resolve) => {
       this.settle = resolve;
     });
-    this.upPath = new UpPath(options.name, options.reception, this.downs, (buffer, length) => {
-      this.client.sendFrames(buffer, length, () => undefined);
-    });
     this.client = new TunnelClient({ ...options, name: options.control, handler: this });
     this.tables = new RemoteTables(this.client);
+    this.downs = new DownTunnels({
+      forwarder: options.name,
+      client: this.client,
+      transmission: options.transmission,
+      interfaces: this.interfaces,
+      log: options.log,
+      onError: (text) => this.tellError(text),
+    });
+    this.upPath = new UpPath(options.name, options.reception, this.downs.byId, (buffer, length) => {
+      this.client.sendFrames(buffer, length, () => undefined);
+    });
     this.rules = new UpRules({
       forwarder: options.name,
       client: this.client,
@@ -116,7 +122,7 @@ export class ForwarderLink implements ClientHandler {
 
   /** @param reason why, one line for those who still write and for the forwarder's log */
   close(reason = 'the control device stops'): void {
-    for (const tunnel of this.tunnels) tunnel.lost(reason);
+    this.downs.close(reason);
     this.client.close(reason);
     clearTimeout(this.expiry);
     this.rules.close();
@@ -147,78 +153,31 @@ export class ForwarderLink implements ClientHandler {
 
   /** S803 to S807, or the symbol's tunnel if no other writer has it. */
   async acquireDown(interfaceName: string, symbol: string, protocol: ProtocolAddress): Promise<DownTunnel> {
-    const remote = this.interfaceOf(interfaceName);
-    const spare = remote.spare;
-    if (protocol.kind === 'any' && spare !== null && spare.id !== 0) {
-      remote.spare = null;
-      return spare.reuse();
-    }
-    return this.generate(interfaceName, symbol, protocol.text);
+    return this.downs.acquire(this.interfaceOf(interfaceName), symbol, protocol);
   }
 
-  private async generate(interfaceName: string, symbol: string, protocol: string): Promise<DownTunnel> {
-    const tunnel = new DownTunnel(this.client, this.name, interfaceName, symbol, protocol, (text) => {
-      this.tellError(text);
-      this.log.warn({ forwarder: this.name, reason: text }, 'a written frame was not sent');
-    });
-    this.tunnels.add(tunnel);
-    try {
-      await this.establish(tunnel);
-    } catch (error) {
-      this.tunnels.delete(tunnel);
-      throw error;
-    }
-    this.options.transmission.add(tunnel);
-    return tunnel;
+  /** S803 to S807 for a virtual IF. */
+  async acquireVif(interfaceName: string, symbol: string, vif: VifEnd): Promise<DownTunnel> {
+    return this.downs.generate(this.interfaceOf(interfaceName).name, symbol, '*', vif);
   }
 
-  private async establish(tunnel: DownTunnel): Promise<void> {
-    tunnel.linkType ||= linkTypeOf(this.interfaces.get(tunnel.interface));
-    const response = await this.client.request('tunnel-generation-request', {
-      control: this.client.state.localAddress,
-      symbol: tunnel.symbol,
-      interface: tunnel.interface,
-      protocol: tunnel.protocol,
-      ...(tunnel.linkType !== 0 && { linkType: tunnel.linkType }),
-    });
-    if (!this.tunnels.has(tunnel)) return this.deleteTunnel(response.downTunnel);
-    tunnel.established(response.downTunnel, response.window);
-    this.downs.set(tunnel.id, tunnel);
-    this.options.transmission.changes.tell();
-    tunnel.wake();
+  /** The forwarder has the tunnel of a virtual IF: the rules of its sockets can be set. */
+  vifFound(vif: RuleVif): void {
+    this.rules.vifFound(vif);
   }
 
-  /** One that nobody here has. */
-  private deleteTunnel(id: number): void {
-    this.client.request('tunnel-deletion-request', { downTunnel: id }).catch((error: unknown) => {
-      this.log.debug({ forwarder: this.name, error: describe(error) }, 'tunnel not deleted yet');
-    });
+  /** What the forwarder's kernel knows as a neighbour, or finds out. @returns its MAC address; '': it does not answer */
+  async neighbour(interfaceName: string, address: string): Promise<string> {
+    return (await this.client.request('neighbour-request', { interface: interfaceName, address })).link;
+  }
+
+  /** @param downTunnel of the virtual IF */
+  async group(verb: GroupVerb, downTunnel: number, group: string): Promise<void> {
+    await this.client.request(verb === 'join' ? 'group-join' : 'group-leave', { downTunnel, group });
   }
 
   releaseDown(tunnel: DownTunnel): void {
-    const remote = this.interfaces.get(tunnel.interface);
-    if (tunnel.isOfSymbol && tunnel.id !== 0 && remote?.spare === null) {
-      // What a killed writer left under way goes first.
-      if (!tunnel.isDrained) tunnel.wake = () => this.releaseDown(tunnel);
-      else remote.spare = tunnel.reuse();
-      return;
-    }
-    tunnel.close();
-    this.closing.add(tunnel);
-    tunnel.wake = () => this.finishClosing(tunnel);
-    this.finishClosing(tunnel);
-  }
-
-  private finishClosing(tunnel: DownTunnel): void {
-    if (!tunnel.isDrained) return;
-    this.closing.delete(tunnel);
-    this.forget(tunnel);
-  }
-
-  private forget(tunnel: DownTunnel): void {
-    this.downs.delete(tunnel.id);
-    this.tunnels.delete(tunnel);
-    this.options.transmission.remove(tunnel);
+    this.downs.release(tunnel);
   }
 
   // --- ClientHandler ---
@@ -234,49 +193,16 @@ export class ForwarderLink implements ClientHandler {
   }
 
   private resume(connected: Connected): void {
-    this.rules.resume(new Map(connected.upTunnels.map(({ tunnel, frames }) => [tunnel, frames])));
-    const sequences = new Map(connected.tunnels.map((entry) => [entry.tunnel, entry.sequence]));
-    for (const id of sequences.keys()) if (!this.downs.has(id)) this.deleteTunnel(id);
-    for (const tunnel of [...this.downs.values()]) {
-      const sequence = sequences.get(tunnel.id);
-      if (sequence === undefined) {
-        // What we closed ended after its last frame.
-        if (this.closing.has(tunnel)) tunnel.confirm(tunnel.frames, 0);
-        else this.lose(tunnel, 'the forwarder closed its tunnel');
-      } else {
-        tunnel.resume(sequence);
-        if (this.closing.has(tunnel)) tunnel.close();
-      }
-    }
-    this.establishAll();
+    const sent = new Map(connected.upTunnels.map(({ tunnel, frames }) => [tunnel, frames]));
+    this.rules.resume(sent);
+    this.downs.resume(connected.tunnels, sent);
   }
 
   /** A new session: rules and tunnels are asked for again, under new ids. */
   private beginAnew(reason: string): void {
-    this.loseAll(reason);
+    this.downs.loseAll(reason);
     this.rules.beginAnew();
-    this.establishAll();
-  }
-
-  private establishAll(): void {
-    for (const tunnel of this.tunnels) {
-      if (tunnel.id === 0 && tunnel.ended === 0) this.restore(this.establish(tunnel), tunnel.symbol);
-    }
-  }
-
-  private lose(tunnel: DownTunnel, reason: string): void {
-    this.downs.delete(tunnel.id);
-    tunnel.lost(reason);
-    const remote = this.interfaces.get(tunnel.interface);
-    if (remote?.spare === tunnel) remote.spare = null;
-    else if (!this.closing.delete(tunnel)) return;
-    this.forget(tunnel);
-  }
-
-  private restore(request: Promise<void>, symbol: string): void {
-    request.catch((error: unknown) =>
-      this.log.warn({ forwarder: this.name, symbol, reason: describe(error) }, 'not restored'),
-    );
+    this.downs.establishAll();
   }
 
   message(...[type, fields]: MessageArgs): Answer {
@@ -321,15 +247,7 @@ export class ForwarderLink implements ClientHandler {
       return;
     }
     this.rules.interfaceFound(remote.name);
-    if (!mayWrite(remote.rights) || remote.spare !== null) return;
-    // Refused where only some protocol addresses may be written: writers get tunnels of their own.
-    const { grant } = remote;
-    const tunnel = await this.generate(remote.name, remote.name, '*').catch(() => null);
-    if (tunnel === null) return;
-    if (remote.spare === null && remote.grant === grant && this.interfaces.get(remote.name) === remote) {
-      tunnel.isOfSymbol = true;
-      remote.spare = tunnel;
-    } else this.releaseDown(tunnel);
+    await this.downs.register(remote);
   }
 
   private update(fields: Message<'interface-use-response'>): void {
@@ -341,27 +259,13 @@ export class ForwarderLink implements ClientHandler {
   private granted(remote: RemoteInterface, ...use: [Attributes | null, readonly Right[], readonly string[]]): void {
     const changed = setUse(remote, ...use);
     this.changes.interfaces.tell();
-    for (const tunnel of this.tunnels) {
-      if (tunnel.interface !== remote.name) continue;
-      // What the symbol's own tunnel was made for may not be allowed any more: the next writer asks.
-      if (changed) tunnel.isOfSymbol = false;
-      tunnel.interfaceIs(linkTypeOf(remote));
-    }
-    if (remote.spare?.isOfSymbol === false) this.dropSpare(remote);
+    this.downs.interfaceIs(remote, changed);
   }
 
   private unregister(name: string): void {
     const remote = this.interfaces.get(name);
     this.interfaces.delete(name);
-    if (remote !== undefined) this.dropSpare(remote);
-  }
-
-  private dropSpare(remote: RemoteInterface): void {
-    const { spare } = remote;
-    if (spare === null) return;
-    remote.spare = null;
-    spare.close();
-    this.forget(spare);
+    if (remote !== undefined) this.downs.dropSpare(remote);
   }
 
   frames(message: Buffer, end: number): void {
@@ -374,17 +278,14 @@ export class ForwarderLink implements ClientHandler {
     this.tellConnection();
     if (this.options.onDisconnect === 'error') {
       this.rules.endReaders(ENETDOWN);
-      for (const tunnel of this.tunnels) tunnel.ended = ENETDOWN;
-      this.loseAll('the connection was lost');
+      this.downs.endWriters(ENETDOWN);
+      this.downs.loseAll('the connection was lost');
       return;
     }
     // From then on the forwarder has no session of ours: who waits for a confirmation must not wait for ever.
-    if (orderly) this.loseAll('the forwarder said goodbye');
-    else this.expiry = setTimeout(() => this.loseAll('the connection did not come back in time'), this.resumeTime);
-  }
-
-  private loseAll(reason: string): void {
-    for (const tunnel of [...this.tunnels]) this.lose(tunnel, reason);
+    if (orderly) this.downs.loseAll('the forwarder said goodbye');
+    else
+      this.expiry = setTimeout(() => this.downs.loseAll('the connection did not come back in time'), this.resumeTime);
   }
 
   private tellConnection(): void {

@@ -40,14 +40,14 @@ export class ReceptionTable {
   rows(): string[][] {
     return [...this.tunnels.values()].map((tunnel) => [
       String(tunnel.id),
-      `${tunnel.forwarder}/${tunnel.name}`,
+      tunnel.symbol,
       tunnel.key.protocol.text,
       tunnel.key.scope,
       tunnel.active ? 'active' : 'suspended',
       String(tunnel.readerCount),
       String(tunnel.frames),
       String(tunnel.bytes),
-      tunnel.key.claim ? 'claim' : 'copy',
+      tunnel.mode,
     ]);
   }
 }
@@ -81,7 +81,7 @@ export class TransmissionTable {
 
   rows(): string[][] {
     return [...this.tunnels].map((tunnel) => [
-      `${tunnel.forwarder}/${tunnel.symbol}`,
+      tunnel.vif === undefined ? `${tunnel.forwarder}/${tunnel.symbol}` : tunnel.symbol,
       tunnel.id === 0 ? '-' : String(tunnel.id),
       tunnel.forwarder,
       tunnel.interface,

@@ -19,7 +19,7 @@ import type { Logger } from '../base/log.js';
 import type { TunnelClient } from '../tunnel/client.js';
 import type { Message } from '../tunnel/messages.js';
 import type { ReceptionTable } from './tables.js';
-import { type RuleKey, ruleName, UpTunnel } from './up-tunnel.js';
+import { type RuleKey, ruleName, type RuleVif, UpTunnel } from './up-tunnel.js';
 
 export interface UpRulesOptions {
   /** The forwarder's name in the file tree. */
@@ -77,18 +77,25 @@ export class UpRules {
 
   private async request(tunnel: UpTunnel, id: number): Promise<void> {
     const { client, linkTypeOf } = this.options;
+    const { vif, filter } = tunnel.key;
     tunnel.linkType ||= linkTypeOf(tunnel.key.interface);
+    if (vif?.id === 0) {
+      tunnel.state = 'unset';
+      throw new FwdfsError('not-connected', `${vif.symbol} has no tunnel now`);
+    }
     try {
       await client.request('transfer-request', {
         upTunnel: id,
         control: client.state.localAddress,
         protocol: tunnel.key.protocol.text,
-        symbol: tunnel.name,
+        symbol: vif?.symbol ?? tunnel.name,
         interface: tunnel.key.interface,
         scope: tunnel.key.scope,
         claim: tunnel.key.claim,
         credit: UP_CREDIT_BYTES,
         ...(tunnel.linkType !== 0 && { linkType: tunnel.linkType }),
+        ...(vif !== undefined && { vif: vif.id }),
+        ...(filter !== undefined && filter !== '' && { filter }),
       });
     } catch (error) {
       tunnel.state = 'unset';
@@ -180,8 +187,20 @@ export class UpRules {
     }
   }
 
+  /** The forwarder has the tunnel of a virtual IF: the rules of its sockets can be set. */
+  vifFound(vif: RuleVif): void {
+    for (const tunnel of [...this.rules.values()]) {
+      if (tunnel.key.vif === vif && tunnel.state === 'unset') this.restore(tunnel);
+    }
+  }
+
   private restore(tunnel: UpTunnel): void {
     const { forwarder, log } = this.options;
+    // `vifFound` comes when it can be set.
+    if (tunnel.key.vif?.id === 0) {
+      tunnel.state = 'unset';
+      return;
+    }
     this.ask(tunnel).catch((error: unknown) =>
       log.warn({ forwarder, symbol: tunnel.name, reason: describe(error) }, 'not restored'),
     );

@@ -5,22 +5,50 @@
  *
  *     data frame -> deliver() -> each reader's queue            credit: what was delivered, in bytes, cumulative
  */
+import { createHash } from 'node:crypto';
 import { C, type Counters } from '../base/counters.js';
 import type { FwdfsError } from '../base/errors.js';
 import { UP_CREDIT_BYTES } from '../base/limits.js';
-import type { ProtocolAddress } from '../packet/protocol-address.js';
+import { ANY_PROTOCOL, type ProtocolAddress } from '../packet/protocol-address.js';
 import type { Scope } from '../packet/symbol-name.js';
-import type { PacketReader } from './packet-reader.js';
+
+/** Whose packets they are: an open file, or a virtual IF. Neither function may throw. */
+export interface FrameReader {
+  /** One frame, valid during the call: `length` bytes at `offset`, its virtio_net_hdr at `vnet`, its receive time. */
+  deliver(buf: Buffer, offset: number, length: number, vnet: number, seconds: number, nanoseconds: number): void;
+  /** There will be no more. @param errno 0: it is over, else why */
+  end(errno?: number): void;
+}
+
+/** The virtual IF to whose sockets a rule belongs. */
+export interface RuleVif {
+  /** Name of the device: what the rule's symbol is. */
+  readonly symbol: string;
+  /** Its down tunnel as the forwarder knows it; 0: it does not know it now, and can have no rule for it. */
+  readonly id: number;
+}
 
 export interface RuleKey {
   readonly interface: string;
   readonly protocol: ProtocolAddress;
   readonly scope: Scope;
   readonly claim: boolean;
+  /** Absent: the rule of a file, or one set by hand. */
+  readonly vif?: RuleVif;
+  /** A packet socket's own filter, classic BPF as hex; absent: none. */
+  readonly filter?: string;
 }
+
+/** Stands for the answers of a virtual IF's flows: what its tunnel asks for, and no rule. */
+export const FLOWS: ProtocolAddress = { ...ANY_PROTOCOL, text: 'flows' };
 
 /** The name of a rule: two spellings of one protocol address give one text. */
 export function ruleName(key: RuleKey): string {
+  const { filter = '', vif } = key;
+  if (vif !== undefined) {
+    const digest = filter === '' ? '' : `#${createHash('sha256').update(filter).digest('hex').slice(0, 8)}`;
+    return `${vif.symbol}:${key.protocol.text}${digest}`;
+  }
   const protocol = key.protocol.kind === 'any' ? '' : `:${key.protocol.text}`;
   return `${key.interface}${protocol}${key.scope === 'in' ? '' : `:${key.scope}`}${key.claim ? ':claim' : ''}`;
 }
@@ -30,7 +58,7 @@ export class UpTunnel {
   readonly name: string;
   readonly forwarder: string;
   private readonly counters: Counters;
-  private readonly readers: PacketReader[] = [];
+  private readonly readers: FrameReader[] = [];
   /** Allocated by the control device, another one for every request; 0: none yet. */
   id = 0;
   /** pcap link type that its readers take its frames for, asked for with the rule; 0: not known yet. */
@@ -61,16 +89,28 @@ export class UpTunnel {
     this.counters = counters;
   }
 
+  /** What the application touches, in tables. */
+  get symbol(): string {
+    return this.key.vif?.symbol ?? `${this.forwarder}/${this.name}`;
+  }
+
+  /** How the rule shares its packets: see the forwarder's distribution table. */
+  get mode(): string {
+    if (this.key.claim) return 'claim';
+    if (this.key.protocol === FLOWS) return 'flow';
+    return this.key.vif === undefined || this.key.protocol.kind !== 'ip' ? 'copy' : 'socket';
+  }
+
   get readerCount(): number {
     return this.readers.length;
   }
 
-  addReader(reader: PacketReader): void {
+  addReader(reader: FrameReader): void {
     this.readers.push(reader);
     if (this.failure !== null) reader.end(this.failure.errno);
   }
 
-  removeReader(reader: PacketReader): void {
+  removeReader(reader: FrameReader): void {
     const index = this.readers.indexOf(reader);
     if (index >= 0) this.readers.splice(index, 1);
   }
@@ -84,7 +124,7 @@ export class UpTunnel {
     const readers = this.readers;
     if (readers.length === 0) this.counters.add(C.drop_no_reader, 1);
     for (let i = 0; i < readers.length; i++) {
-      (readers[i] as PacketReader).deliver(buf, offset, length, vnet, seconds, nanoseconds);
+      (readers[i] as FrameReader).deliver(buf, offset, length, vnet, seconds, nanoseconds);
     }
   }
 

@@ -35,6 +35,8 @@ export interface VifMirrorOptions {
   readonly kind: VifKind;
   /** Name or path of a network namespace; '' is the process's own. */
   readonly netns: string;
+  /** Everything that leaves the namespace may go through it: it is not the control device's own. */
+  readonly apart: boolean;
   readonly log: Logger;
 }
 
@@ -88,7 +90,7 @@ export class VifMirror {
         return [made, asking];
       });
       const admission = await VifAdmission.create(control, name, netns);
-      for (const rule of deviceRules({ name, ifindex: device.ifindex, kind }).values()) requests.addRule(rule);
+      for (const rule of deviceRules({ name, ifindex: device.ifindex }).values()) requests.addRule(rule);
       return new VifMirror(options, device, requests, admission);
     } catch (error) {
       if (device !== undefined && requests !== undefined) dropRulesOf(requests, device.ifindex);
@@ -112,9 +114,9 @@ export class VifMirror {
       return;
     }
     const { requests, state } = this;
-    const { name, kind } = this.options;
+    const { apart, name, kind } = this.options;
     const { ifindex } = this.device;
-    const next = mirrorState(attributes, { name, ifindex, kind });
+    const next = mirrorState(attributes, { name, ifindex, kind, apart });
     this.drop(state.routes, next.routes, (route) => requests.removeRoute(route));
     this.drop(state.rules, next.rules, (rule) => requests.removeRule(rule));
     this.drop(state.addresses, next.addresses, (address) => requests.removeAddress(ifindex, address));

@@ -86,6 +86,8 @@ export class VifNeighbours {
     this.questions.delete(address);
     const mac = parseMac(link);
     if (mac === null || write === undefined) return;
+    // Since the question a packet socket began to see what the wire answers to the forwarder.
+    if (this.arpCrosses && !address.includes(':')) return;
     const out = Buffer.alloc(VNET_HEADER_BYTES + Math.max(ARP_FRAME_BYTES, ND_FRAME_BYTES));
     const length = write(out, mac);
     // A device that is down or gone needs no answer.

@@ -5,7 +5,7 @@
  *                                 addresses    10.9.0.1/24
  *                                 rules        from 10.9.0.1 lookup T        oif DEVICE lookup T
  *                                 routes       10.9.0.0/24 dev DEVICE        in main, metric VIF_ROUTE_METRIC, and in T
- *                                              default via 10.9.0.254        in T alone
+ *                                              default via 10.9.0.254        in T; in a namespace of its own in main too
  *
  * T is the device's own table. In main are the connected prefixes only, so that next hops resolve and routing daemons can
  * install theirs, behind any route of the control device itself to the same prefix; what else is reached through the
@@ -38,6 +38,8 @@ export interface VifDevice {
   readonly name: string;
   readonly ifindex: number;
   readonly kind: TunKind;
+  /** It is in a namespace that is not the control device's own: all that leaves that may go through it. */
+  readonly apart: boolean;
 }
 
 /** IPv6 addresses and routes are there only while the device is up: the kernel forgets them when it goes down. */
@@ -64,7 +66,7 @@ export function deviceOfTable(table: number): number {
 }
 
 /** The rules that lead sockets bound to the device to its table, whatever its addresses. */
-export function deviceRules({ name, ifindex }: VifDevice): Map<string, RuleSpec> {
+export function deviceRules({ name, ifindex }: Pick<VifDevice, 'name' | 'ifindex'>): Map<string, RuleSpec> {
   const rules = ([4, 6] as const).map((family) => rule(family, null, name, tableOf(ifindex)));
   return byText(rules, ruleText);
 }
@@ -127,7 +129,7 @@ function connectedRoutes({ address, prefixLength }: InterfaceAddress, { ifindex 
 }
 
 /** Of several routes to one destination the first one comes first here too, by its metric. */
-function gatewayRoutes(texts: readonly string[], { ifindex, kind }: VifDevice): RouteSpec[] {
+function gatewayRoutes(texts: readonly string[], { apart, ifindex, kind }: VifDevice): RouteSpec[] {
   const before = new Map<string, number>();
   return texts.flatMap((text) => {
     const parsed = parseRoute(text);
@@ -146,7 +148,8 @@ function gatewayRoutes(texts: readonly string[], { ifindex, kind }: VifDevice): 
     };
     const count = before.get(prefixText(route)) ?? 0;
     before.set(prefixText(route), count + 1);
-    return [{ ...route, metric: route.metric + count }];
+    const own = { ...route, metric: route.metric + count };
+    return apart ? [own, { ...route, table: MAIN_TABLE, metric: VIF_ROUTE_METRIC + count }] : [own];
   });
 }
 

@@ -7,7 +7,7 @@
  *
  * Where it is, another control device runs, and what belongs to its devices is left alone.
  */
-import { describe, SystemError } from '../base/errors.js';
+import { describe, hasCode, SystemError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import { ifNameToIndex } from '../sys/libc.js';
 import { inNetns } from '../sys/netns.js';
@@ -41,6 +41,8 @@ export async function sweepVifs(log: Logger, netns = ''): Promise<void> {
       log.info({ table: name }, 'swept a table of a virtual IF that is gone');
     }
   } catch (error) {
+    // Without nft there is no table to sweep, and no virtual IF to come.
+    if (hasCode(error, 'host-lacks')) return;
     log.warn({ error: describe(error) }, 'what an earlier run left of its virtual IFs could not be swept');
   }
 }

@@ -8,15 +8,37 @@
  *     ether    arp, ether:0x88cc         by EtherType, behind the VLAN tags and before them
  *     protocol icmp, ip:89, tcp          by IP protocol, rules without a port
  *     port     udp:520, tcp:A:80         by IP protocol and local port
+ *     socket   the same, of sockets on virtual IFs: the one most specific rule gets a unicast packet
  *
- * The local address of a rule and its scope are compared last.
+ * The local address of a rule and its scope are compared last. The ways back of virtual IFs stand here too, so that they are
+ * shown, have credit and end like rules; they match nothing.
  */
 import { Changes } from '../base/changes.js';
+import type { BpfProgram } from '../packet/bpf-run.js';
 import type { FrameView, LinkType } from '../packet/headers.js';
 import { overlaps } from '../packet/overlap.js';
-import type { ProtocolAddress } from '../packet/protocol-address.js';
+import { ANY_PROTOCOL, type ProtocolAddress } from '../packet/protocol-address.js';
 import type { Scope } from '../packet/symbol-name.js';
+import type { VifKind } from '../tunnel/messages.js';
 import type { Peer } from './peer.js';
+
+/** The forwarder's end of a virtual IF. */
+export interface VifEnd {
+  /** Its down tunnel. */
+  readonly id: number;
+  readonly kind: VifKind;
+  /** Number of the last frame that was on its way up to it: none goes twice. */
+  stamp: number;
+}
+
+/**
+ * `copy`: whatever others get; `claim`: and the forwarder's own kernel and other claims get nothing; `socket`: of a unicast
+ * packet only the most specific rule gets it, and not the kernel; `flow`: what the flows of a virtual IF bring.
+ */
+export type RuleMode = 'copy' | 'claim' | 'socket' | 'flow';
+
+/** What the way back of a virtual IF has for a protocol address: no packet matches it. */
+export const FLOWS: ProtocolAddress = { ...ANY_PROTOCOL, kind: 'ip', text: 'flows' };
 
 /** One packet transfer rule. Its counters and its credit are the packet path's. */
 export interface Rule {
@@ -26,8 +48,11 @@ export interface Rule {
   /** What the interface was when the rule was set: its readers take every frame for one of this kind. */
   readonly linkType: LinkType;
   readonly scope: Scope;
-  /** The forwarder's own kernel does not get what it matches, and no other claim meets it. */
-  readonly claim: boolean;
+  readonly mode: RuleMode;
+  /** The virtual IF whose socket it is for; null: a file, or set by hand. */
+  readonly vif: VifEnd | null;
+  /** What the frame has to pass, of a packet socket; null: nothing. */
+  readonly filter: BpfProgram | null;
   readonly upTunnel: number;
   readonly symbol: string;
   /** Payload bytes that the control device allowed at first, and again after a resume. */
@@ -40,6 +65,11 @@ export interface Rule {
   frames: number;
   bytes: number;
   dropped: number;
+}
+
+/** A rule that nothing went up for yet. */
+export function newRule(of: Omit<Rule, 'granted' | 'sent' | 'frames' | 'bytes' | 'dropped'>): Rule {
+  return { ...of, granted: of.credit, sent: 0, frames: 0, bytes: 0, dropped: 0 };
 }
 
 /** Which end of a frame is the local one of a protocol address. */
@@ -82,7 +112,9 @@ export class InterfaceRules {
   private readonly ether = new Map<number, Rule[]>();
   private readonly protocol = new Map<number, Rule[]>();
   private readonly port = new Map<number, Rule[]>();
+  private readonly socket = new Map<number, Rule[]>();
   private readonly all = new Set<Rule>();
+  private vifRules = 0;
 
   get size(): number {
     return this.all.size;
@@ -92,13 +124,20 @@ export class InterfaceRules {
     return this.all[Symbol.iterator]();
   }
 
+  /** Whether rules or flows of a virtual IF may want what arrives. */
+  get hasVif(): boolean {
+    return this.vifRules > 0;
+  }
+
   add(rule: Rule): void {
     this.all.add(rule);
+    if (rule.vif !== null) this.vifRules += 1;
     this.eachKey(rule, insert);
   }
 
   remove(rule: Rule): boolean {
     if (!this.all.delete(rule)) return false;
+    if (rule.vif !== null) this.vifRules -= 1;
     this.eachKey(rule, remove);
     return true;
   }
@@ -110,13 +149,13 @@ export class InterfaceRules {
     else {
       for (const protocol of address.protocols) {
         if (address.portLow < 0) act(this.protocol, protocol, rule);
-        else act(this.port, (protocol << 16) | address.portLow, rule);
+        else act(rule.mode === 'socket' ? this.socket : this.port, (protocol << 16) | address.portLow, rule);
       }
     }
   }
 
   /**
-   * Every rule that a frame matches, written to `matched` from its start.
+   * Every rule but those of sockets that a frame matches, written to `matched` from its start.
    * @param seen one bit of SEEN @returns how many
    */
   match(view: FrameView, frame: Buffer, side: Side, seen: number, matched: Rule[]): number {
@@ -140,6 +179,33 @@ export class InterfaceRules {
       }
     }
     return count;
+  }
+
+  /** The one socket rule that gets a unicast frame: with a local address before without, of equal ones the oldest. */
+  matchSocket(view: FrameView, frame: Buffer): Rule | null {
+    if (this.socket.size === 0 || view.destinationPort < 0) return null;
+    const rules = this.socket.get((view.protocol << 16) | view.destinationPort);
+    if (rules === undefined) return null;
+    let best: Rule | null = null;
+    let most = -1;
+    for (let i = 0; i < rules.length; i++) {
+      const rule = rules[i] as Rule;
+      const { address } = rule.protocol;
+      if (address !== null && !isLocal(address, view, frame, SIDE.RECEIVED)) continue;
+      // A control device that is away gets nothing while another one is there.
+      const weight = (address === null ? 0 : 2) + (rule.peer.active ? 1 : 0);
+      if (weight <= most) continue;
+      best = rule;
+      most = weight;
+    }
+    return best;
+  }
+
+  /** Every socket rule that a multicast or broadcast frame matches, written to `matched` from `count` on. @returns how many */
+  matchSockets(view: FrameView, frame: Buffer, matched: Rule[], count: number): number {
+    if (this.socket.size === 0 || view.destinationPort < 0) return count;
+    const rules = this.socket.get((view.protocol << 16) | view.destinationPort);
+    return this.take(rules, view, frame, SIDE.RECEIVED, SEEN.RECEIVED, matched, count);
   }
 
   private take(
@@ -218,12 +284,12 @@ export class DistributionTable {
 
   /** All claims, those of suspended control devices and absent interfaces too. */
   claims(): Rule[] {
-    return [...this.interfaces.values()].flatMap((rules) => [...rules].filter((rule) => rule.claim));
+    return [...this.interfaces.values()].flatMap((rules) => [...rules].filter((rule) => rule.mode === 'claim'));
   }
 
-  /** The claim at an interface with which this protocol address has packets in common. */
-  claimThatMeets(interfaceName: string, protocol: ProtocolAddress): Rule | undefined {
-    return [...this.of(interfaceName)].find((rule) => rule.claim && overlaps(rule.protocol, protocol));
+  /** The rule of a mode at an interface with which this protocol address has packets in common. */
+  ruleThatMeets(mode: RuleMode, interfaceName: string, protocol: ProtocolAddress): Rule | undefined {
+    return [...this.of(interfaceName)].find((rule) => rule.mode === mode && overlaps(rule.protocol, protocol));
   }
 
   /** @param isThere whether an interface is there just now */
@@ -242,7 +308,7 @@ export class DistributionTable {
           String(rule.frames),
           String(rule.bytes),
           String(rule.dropped),
-          rule.claim ? 'claim' : 'copy',
+          rule.mode,
         ]);
       }
     }

@@ -2,7 +2,7 @@
  * What a control device sends on /tunnel (Fig. 12, S1205, S1206; S705): looked up, checked, handed to its interface.
  * Data reception processing section 370, and the way down of distribution section 350 and tunnel transfer section 66.
  *
- *     message -> for each frame: data   -> DownTunnel -> in order? -> allowed? -> InterfaceTransmitter
+ *     message -> for each frame: data   -> DownTunnel -> in order? -> allowed? -> flow of its vif -> InterfaceTransmitter
  *                                credit -> the rule's `granted`
  *                                close  -> the tunnel ends when all before is out
  *             -> every touched transmitter flushes -> every touched tunnel is confirmed in one frame
@@ -15,6 +15,7 @@ import { C, type Counters } from '../base/counters.js';
 import { FwdfsError } from '../base/errors.js';
 import { DOWN_WINDOW_BYTES } from '../base/limits.js';
 import { FrameView, type LinkType, matchesProtocol } from '../packet/headers.js';
+import type { ProtocolAddress } from '../packet/protocol-address.js';
 import { VNET, VNET_GSO_ECN, VNET_GSO_UDP } from '../packet/virtio.js';
 import {
   FRAME_HEADER_BYTES,
@@ -29,20 +30,26 @@ import {
   OFFLOAD_OFFSET,
 } from '../tunnel/frames.js';
 import { type DistributionTable, SIDE } from './distribution-table.js';
+import { type FlowTable, SENT } from './flow-table.js';
 import type { InterfaceTransmitter, TransmitResult } from './interface-transmitter.js';
 import type { Peer } from './peer.js';
 import type { DownTunnel, ReceptionTable } from './reception-table.js';
 import { isOwnSource, type OwnAddresses } from './source-check.js';
+import { TUN, type TunSender } from './tun-sender.js';
 
-const { EACCES, EINVAL, ENETDOWN } = constants.errno;
+const { EACCES, EHOSTUNREACH, EINVAL, ENETDOWN, ENOBUFS } = constants.errno;
 
 /** What the down path needs to know of an interface. */
 export interface Outlet {
   readonly linkType: LinkType;
   readonly counters: Counters;
   readonly own: OwnAddresses;
+  /** Of the virtual IFs on it. */
+  readonly flows: FlowTable;
   /** null: the interface is not there just now */
   readonly transmitter: InterfaceTransmitter | null;
+  /** Builds the link layer header of packets; null: the interface has none, or is not there. */
+  readonly tun: TunSender | null;
 }
 
 export class DownPath implements TransmitResult {
@@ -122,8 +129,16 @@ export class DownPath implements TransmitResult {
       return;
     }
     const errno = this.check(tunnel, outlet, message, at + FRAME_HEADER_BYTES, getLength(message, at));
-    outlet.transmitter.queue(message, at, tunnel, errno);
+    if (errno === 0 && tunnel.linkHeaderBytes > 0) this.sendPacket(tunnel, outlet, message, at);
+    else outlet.transmitter.queue(message, at, tunnel, errno);
     if (!this.transmitters.includes(outlet.transmitter)) this.transmitters.push(outlet.transmitter);
+  }
+
+  /** A packet of a tun. One that waits for its next hop counts as sent, as one does that waits in a kernel. */
+  private sendPacket(tunnel: DownTunnel, outlet: Outlet, message: Buffer, at: number): void {
+    const result = outlet.tun?.send(tunnel, message, at, this.view, outlet.own.mac) ?? TUN.DROPPED;
+    if (result === TUN.WAITS) this.sent(tunnel, getCounter(message, at));
+    else if (result === TUN.DROPPED) outlet.transmitter?.queue(message, at, tunnel, EHOSTUNREACH);
   }
 
   private check(tunnel: DownTunnel, outlet: Outlet, frame: Buffer, offset: number, length: number): number {
@@ -131,26 +146,41 @@ export class DownPath implements TransmitResult {
       outlet.counters.add(C.drop_tx_not_permitted, 1);
       return EACCES;
     }
-    if (tunnel.right === 'inject' && tunnel.protocol.kind === 'any') return 0;
+    const { wayBack } = tunnel;
+    const linkType = tunnel.linkHeaderBytes > 0 ? 'raw' : outlet.linkType;
+    if (tunnel.right === 'inject' && tunnel.protocol.kind === 'any' && wayBack === null) return 0;
     // The kernel would make later fragments of it, which nobody could check.
     const gsoType = (frame[offset - FRAME_HEADER_BYTES + OFFLOAD_OFFSET + VNET.gsoType] ?? 0) & ~VNET_GSO_ECN;
-    if (gsoType === VNET_GSO_UDP || !this.view.parse(frame, offset, length, outlet.linkType)) {
+    if (gsoType === VNET_GSO_UDP || !this.view.parse(frame, offset, length, linkType)) {
       outlet.counters.add(C.drop_malformed, 1);
       return EINVAL;
     }
-    if (!matchesProtocol(tunnel.protocol, this.view, frame, SIDE.SENT)) {
+    if (!this.isSendable(tunnel, frame)) {
       outlet.counters.add(C.drop_tx_mismatch, 1);
       return EINVAL;
     }
-    if (tunnel.right === 'write' && !isOwnSource(outlet.own, this.view, frame, offset, outlet.linkType)) {
+    if (tunnel.right === 'write' && !isOwnSource(outlet.own, this.view, frame, offset, linkType)) {
       outlet.counters.add(C.drop_tx_not_permitted, 1);
       return EACCES;
+    }
+    // Before the frame is out, so that no answer can be there first.
+    if (wayBack !== null && outlet.flows.sent(this.view, frame, wayBack) === SENT.REFUSED) {
+      outlet.counters.add(C.drop_tx_flow_refused, 1);
+      return ENOBUFS;
     }
     return 0;
   }
 
+  private isSendable({ sendable }: DownTunnel, frame: Buffer): boolean {
+    for (let i = 0; i < sendable.length; i++) {
+      if (matchesProtocol(sendable[i] as ProtocolAddress, this.view, frame, SIDE.SENT)) return true;
+    }
+    return false;
+  }
+
   sent(tunnel: DownTunnel, sequence: number): void {
-    tunnel.confirmed = sequence;
+    // One that waited may come after its successors.
+    tunnel.confirmed = Math.max(tunnel.confirmed, sequence);
     this.markUnreported(tunnel);
   }
 
@@ -158,7 +188,7 @@ export class DownPath implements TransmitResult {
     tunnel.errors += 1;
     tunnel.lastErrorSequence = sequence;
     tunnel.lastErrno = errno;
-    tunnel.confirmed = sequence;
+    tunnel.confirmed = Math.max(tunnel.confirmed, sequence);
     tunnel.peer.appendConfirmError(tunnel.id, sequence, errno);
     this.markUnreported(tunnel);
   }

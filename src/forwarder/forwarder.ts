@@ -26,6 +26,7 @@ import { PermissionTable } from './permission-table.js';
 import { ReceptionTable } from './reception-table.js';
 import { TableViews } from './table-views.js';
 import { TransferControl } from './transfer-control.js';
+import { VifControl } from './vif-control.js';
 
 export class Forwarder implements SessionHandler {
   private readonly config: ForwarderConfig;
@@ -39,6 +40,7 @@ export class Forwarder implements SessionHandler {
   private readonly downPath: DownPath;
   private readonly interfaces: Interfaces;
   private readonly transfer: TransferControl;
+  private readonly vifs: VifControl;
   private readonly tables: TableViews;
   private readonly server: TunnelServer;
   private releaseName: () => void = () => undefined;
@@ -57,6 +59,13 @@ export class Forwarder implements SessionHandler {
       interfaces: this.interfaces,
       log,
     });
+    this.vifs = new VifControl({
+      reception: this.reception,
+      interfaces: this.interfaces,
+      neighbours: this.interfaces.neighbours,
+      log,
+    });
+    this.reception.removed.push((tunnel) => this.vifs.tunnelGone(tunnel));
     this.tables = new TableViews({
       permissions: this.permissions,
       distribution: this.distribution,
@@ -77,7 +86,10 @@ export class Forwarder implements SessionHandler {
       this.tables.statesChanged();
     };
     this.interfaces.onAttributes = (name) => this.sendAttributes(name);
-    this.interfaces.onLinkType = (name, linkType) => this.endOtherKind(name, linkType);
+    this.interfaces.onLinkType = (name, linkType) => {
+      this.vifs.interfaceChanged(name);
+      this.endOtherKind(name, linkType);
+    };
   }
 
   /** Addresses that it listens at. */
@@ -225,6 +237,7 @@ export class Forwarder implements SessionHandler {
       case 'interface-use-request':
         return this.transfer.useOrRefuse(peer, fields.interface);
       case 'tunnel-generation-request':
+        if (fields.vif !== undefined) return this.transfer.generateVif(peer, fields, fields.vif);
         return this.transfer.generateTunnel(peer, fields);
       case 'tunnel-deletion-request':
         return this.transfer.deleteTunnel(peer, fields);
@@ -232,6 +245,12 @@ export class Forwarder implements SessionHandler {
         return this.transfer.addRule(peer, fields);
       case 'transfer-deletion-request':
         return this.transfer.deleteRule(peer, fields);
+      case 'group-join':
+        return this.vifs.join(peer, fields);
+      case 'group-leave':
+        return this.vifs.leave(peer, fields);
+      case 'neighbour-request':
+        return this.vifs.neighbour(peer, fields);
       case 'table-request':
         return this.tables.rows(peer, fields);
       default:

@@ -96,7 +96,8 @@ export class InterfaceTransmitter {
         const message = this.messages[at] as Buffer;
         const offset = this.offsets[at] as number;
         const header = this.address(message) + offset;
-        this.outlet.add(header + OFFLOAD_OFFSET, header + FRAME_HEADER_BYTES, getLength(message, offset));
+        const length = getLength(message, offset) + (this.tunnels[at] as DownTunnel).linkHeaderBytes;
+        this.outlet.add(header + OFFLOAD_OFFSET, header + FRAME_HEADER_BYTES, length);
         at += 1;
       }
       const count = this.outlet.flush();

@@ -15,9 +15,11 @@ import { type Link, pcapLinkType } from '../sys/links.js';
 import { PacketReceiver, PacketTransmitter } from '../sys/packet-socket.js';
 import type { InterfaceRules, Rule } from './distribution-table.js';
 import type { Outlet } from './down-path.js';
+import { type FlowListener, FlowTable } from './flow-table.js';
 import { InterfaceReceiver } from './interface-receiver.js';
 import { InterfaceTransmitter, type TransmitResult } from './interface-transmitter.js';
 import type { OwnAddresses } from './source-check.js';
+import { TunSender, type TunSenderOptions } from './tun-sender.js';
 
 const PCAP_ETHERNET = 1;
 const { ENETDOWN } = constants.errno;
@@ -38,6 +40,8 @@ export interface InterfaceAttributes {
   readonly speed: number;
   readonly inet: string[];
   readonly inet6: string[];
+  /** Routes through it that have a gateway, `default via 10.0.0.254`. */
+  readonly routes: string[];
 }
 
 function ownAddresses(link: Link): OwnAddresses {
@@ -50,6 +54,12 @@ function ownAddresses(link: Link): OwnAddresses {
   return { mac: Buffer.from(link.address.replaceAll(':', ''), 'hex'), ip };
 }
 
+/** What virtual IFs need of the kernel. */
+export interface VifKernel extends Pick<TunSenderOptions, 'neighbours' | 'nextHop'> {
+  /** A flow came or went. */
+  readonly flowChanged: FlowListener;
+}
+
 export class ForwarderInterface implements Outlet {
   readonly name: string;
   readonly counters = new Counters();
@@ -58,14 +68,24 @@ export class ForwarderInterface implements Outlet {
   linkType: LinkType = 'ethernet';
   own: OwnAddresses = { mac: Buffer.alloc(0), ip: [] };
   transmitter: InterfaceTransmitter | null = null;
+  tun: TunSender | null = null;
+  readonly flows: FlowTable;
   private receiver: InterfaceReceiver | null = null;
   private link: Link | null = null;
   private readonly rules: InterfaceRules;
   private readonly result: TransmitResult;
+  private readonly kernel: VifKernel;
   private readonly log: Logger;
+  /** See InterfaceAttributes. */
+  routes: readonly string[] = [];
 
-  constructor(name: string, rules: InterfaceRules, result: TransmitResult, log: Logger) {
+  constructor(name: string, rules: InterfaceRules, result: TransmitResult, kernel: VifKernel, log: Logger) {
     this.name = name;
+    this.kernel = kernel;
+    this.flows = new FlowTable(
+      () => performance.now(),
+      (flow, opened) => kernel.flowChanged(flow, opened),
+    );
     this.rules = rules;
     this.result = result;
     this.log = log;
@@ -89,6 +109,7 @@ export class ForwarderInterface implements Outlet {
       speed: link.speed,
       inet: [...link.inet],
       inet6: [...link.inet6],
+      routes: [...this.routes],
     };
   }
 
@@ -103,6 +124,7 @@ export class ForwarderInterface implements Outlet {
     const linkType = linkTypeOf(pcap);
     if (this.link?.index === link.index && this.linkType === linkType) {
       this.link = link;
+      this.receiver?.setOwn(this.own);
       return;
     }
     this.gone();
@@ -113,15 +135,24 @@ export class ForwarderInterface implements Outlet {
   }
 
   private open(link: Link): void {
+    const { counters, log } = this;
     try {
-      this.transmitter = new InterfaceTransmitter(new PacketTransmitter(link.index), this.counters, this.result);
-      this.receiver = new InterfaceReceiver(
-        (sink) => new PacketReceiver(link.index, sink),
-        this.linkType,
-        this.rules,
-        this.counters,
-        (errno) => this.log.debug({ interface: this.name, errno }, 'packet socket reports an error'),
-      );
+      this.transmitter = new InterfaceTransmitter(new PacketTransmitter(link.index), counters, this.result);
+      if (this.linkType === 'ethernet') {
+        const { neighbours, nextHop } = this.kernel;
+        const { transmitter } = this;
+        const now = (): number => performance.now();
+        this.tun = new TunSender({ ifindex: link.index, transmitter, counters, neighbours, nextHop, now, log });
+      }
+      this.receiver = new InterfaceReceiver({
+        open: (sink) => new PacketReceiver(link.index, sink),
+        linkType: this.linkType,
+        rules: this.rules,
+        flows: this.flows,
+        own: this.own,
+        counters: this.counters,
+        onFailed: (errno) => this.log.debug({ interface: this.name, errno }, 'packet socket reports an error'),
+      });
     } catch (error) {
       // Mostly the link went away between the netlink message and here; else its next change tries again.
       this.log.warn({ interface: this.name, error: describe(error) }, 'cannot open the interface');
@@ -132,6 +163,8 @@ export class ForwarderInterface implements Outlet {
   gone(): void {
     this.receiver?.close();
     this.receiver = null;
+    this.tun?.close();
+    this.tun = null;
     this.transmitter?.close(ENETDOWN);
     this.transmitter = null;
     this.link = null;

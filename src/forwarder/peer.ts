@@ -9,6 +9,7 @@
  */
 import { ChunkPool } from '../base/chunks.js';
 import { CHUNK_POOL_COUNT, MAX_FRAME_BYTES, UP_BATCH_BYTES } from '../base/limits.js';
+import { cutVnetHeader } from '../packet/virtio.js';
 import {
   FRAME_HEADER_BYTES,
   frameBytes,
@@ -44,7 +45,10 @@ export class Peer {
     this.channel = channel;
   }
 
-  /** Copies one received frame into the batch. @param vnet offset of its virtio_net_hdr in `frame` */
+  /**
+   * Copies one received frame into the batch.
+   * @param vnet offset of its virtio_net_hdr in `frame` @param cut bytes of the frame before `offset` that do not go up
+   */
   appendData(
     upTunnel: number,
     flags: number,
@@ -54,10 +58,12 @@ export class Peer {
     vnet: number,
     seconds: number,
     nanoseconds: number,
+    cut = 0,
   ): void {
     const batch = this.room();
     const at = this.length;
     for (let i = 0; i < OFFLOAD_BYTES; i++) batch[at + OFFLOAD_OFFSET + i] = frame[vnet + i] ?? 0;
+    if (cut > 0) cutVnetHeader(batch, at + OFFLOAD_OFFSET, cut);
     frame.copy(batch, at + FRAME_HEADER_BYTES, offset, offset + length);
     this.length = putDataUp(batch, at, flags, upTunnel, length, seconds, nanoseconds);
   }

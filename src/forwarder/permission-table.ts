@@ -9,9 +9,8 @@
  * Pure data, made from the configuration, and made anew when that changes.
  */
 import { BlockList, isIPv4, isIPv6 } from 'node:net';
-import { ANY_PROTOCOL, IPPROTO_ICMP, IPPROTO_ICMPV6 } from '../packet/protocol-address.js';
-import type { ProtocolAddress } from '../packet/protocol-address.js';
-import { IPV4_ADDRESS_BYTES } from '../packet/ip-address.js';
+import { covers } from '../packet/overlap.js';
+import { ANY_PROTOCOL, type ProtocolAddress } from '../packet/protocol-address.js';
 import type { Right } from '../tunnel/messages.js';
 
 /** A line of the table. */
@@ -89,23 +88,6 @@ export class PermissionTable {
 /** Whether a grant has the right for everything that a protocol address matches. */
 export function allows(grant: Grant, right: Right, protocol: ProtocolAddress = ANY_PROTOCOL): boolean {
   return grant.rights.has(right) && grant.protocols.some((granted) => covers(granted, protocol));
-}
-
-/** Whether every frame that `inner` matches is matched by `outer` too. */
-export function covers(outer: ProtocolAddress, inner: ProtocolAddress): boolean {
-  if (outer.kind === 'any') return true;
-  if (outer.kind !== inner.kind) return false;
-  if (outer.kind === 'ether') return outer.etherType === inner.etherType;
-  if (!protocolsOf(inner).every((protocol) => outer.protocols.includes(protocol))) return false;
-  if (outer.address !== null && (inner.address === null || !outer.address.equals(inner.address))) return false;
-  return outer.portLow < 0 || (outer.portLow <= inner.portLow && inner.portHigh <= outer.portHigh);
-}
-
-/** ICMP goes with IPv4 and ICMPv6 with IPv6, so `icmp:10.0.0.1` is ICMP alone. */
-function protocolsOf({ protocols, address }: ProtocolAddress): readonly number[] {
-  if (address === null || protocols.length < 2) return protocols;
-  const impossible = address.length === IPV4_ADDRESS_BYTES ? IPPROTO_ICMPV6 : IPPROTO_ICMP;
-  return protocols.filter((protocol) => protocol !== impossible);
 }
 
 const UID = /^uid:(0|[1-9][0-9]{0,9})$/;

@@ -7,6 +7,7 @@
 import { Changes } from '../base/changes.js';
 import type { LinkType } from '../packet/headers.js';
 import type { ProtocolAddress } from '../packet/protocol-address.js';
+import type { Rule } from './distribution-table.js';
 import type { Peer } from './peer.js';
 
 /** `inject`: any frame; `write`: only with our own source addresses; `none`: the right was withdrawn. */
@@ -22,6 +23,12 @@ export interface DownTunnel {
   /** What the interface was when the tunnel was made: its frames are of this kind. */
   readonly linkType: LinkType;
   right: SendRight;
+  /** Frames of any of these may be sent: its protocol address; for a virtual IF, which sends all kinds, what the right is for. */
+  sendable: readonly ProtocolAddress[];
+  /** Of a virtual IF: how the answers of its flows go up. Null: the tunnel is that of a file. */
+  wayBack: Rule | null;
+  /** Bytes of link layer header that its frames get here, before what arrived: of a tun on Ethernet. */
+  linkHeaderBytes: number;
   /** Sequence number of the last frame that arrived; each is the one before plus one. */
   received: number;
   /** Every frame up to this one is on the interface, or its error was reported. */
@@ -42,6 +49,8 @@ export interface DownTunnel {
 export class ReceptionTable {
   /** Down tunnels came or went. */
   readonly changes = new Changes();
+  /** Told of each tunnel that is gone. */
+  readonly removed: ((tunnel: DownTunnel) => void)[] = [];
   private readonly tunnels = new Map<number, DownTunnel>();
   private readonly counts = new Map<Peer, number>();
   private lastId = 0;
@@ -64,6 +73,9 @@ export class ReceptionTable {
       protocol,
       linkType,
       right,
+      sendable: [protocol],
+      wayBack: null,
+      linkHeaderBytes: 0,
       received: 0,
       confirmed: 0,
       waiting: 0,
@@ -90,6 +102,7 @@ export class ReceptionTable {
     const left = this.countOf(tunnel.peer) - 1;
     if (left > 0) this.counts.set(tunnel.peer, left);
     else this.counts.delete(tunnel.peer);
+    for (const tell of this.removed) tell(tunnel);
     this.changes.tell();
   }
 

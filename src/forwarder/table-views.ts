@@ -14,6 +14,7 @@ import { FwdfsError } from '../base/errors.js';
 import { TABLE_PAGE_BYTES } from '../base/limits.js';
 import type { Message } from '../tunnel/messages.js';
 import { DISTRIBUTION_COLUMNS, type DistributionTable } from './distribution-table.js';
+import { FLOW_COLUMNS } from './flow-table.js';
 import type { Interfaces } from './interfaces.js';
 import type { Peer } from './peer.js';
 import { PERMISSION_COLUMNS, type PermissionTable } from './permission-table.js';
@@ -23,7 +24,7 @@ export interface TableViewsOptions {
   readonly permissions: PermissionTable;
   readonly distribution: DistributionTable;
   readonly reception: ReceptionTable;
-  readonly interfaces: Pick<Interfaces, 'find' | 'statistics'>;
+  readonly interfaces: Pick<Interfaces, 'find' | 'flowRows' | 'statistics'>;
   /** Counts of frames that name no interface. */
   readonly lost: Counters;
   /** Whether the peer may see the interface's statistics; throws what it is refused with. */
@@ -85,6 +86,8 @@ export class TableViews {
         return { columns: [...DISTRIBUTION_COLUMNS], rows: distribution.rows(isThere) };
       case 'reception':
         return { columns: [...RECEPTION_COLUMNS], rows: reception.rows(isThere) };
+      case 'flow':
+        return { columns: [...FLOW_COLUMNS], rows: interfaces.flowRows() };
       case 'permission':
         return { columns: [...PERMISSION_COLUMNS], rows: permissions.rows() };
       case 'statistics':

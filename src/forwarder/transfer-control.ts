@@ -5,7 +5,8 @@
  *     interface use request      -> permission?  -> attributes (S212, S213)
  *     tunnel generation request  -> permission?  -> down tunnel in the reception table (S805, S806, S215)
  *     transfer request           -> permission?  -> rule in the distribution table (S1007, S226)
- *     … deletion request         -> gone (S904)
+ *     the same with a vif        -> right `vif`: its tunnel with its way back; rules of its sockets
+ *     … deletion request         -> gone (S904), with a vif's tunnel all that is its
  *     new permissions            -> what lost its right is gone, or refuses its frames
  *     another link type          -> rules for the one before are gone, and down tunnels refuse their frames
  *
@@ -17,16 +18,17 @@
 import { describe, FwdfsError, SystemError } from '../base/errors.js';
 import { DOWN_WINDOW_BYTES, MAX_CLAIMS, MAX_DOWN_TUNNELS_PER_CONTROL, MAX_RULES_PER_CONTROL } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
-import type { LinkType } from '../packet/headers.js';
+import { ETHERNET_HEADER_BYTES, type LinkType } from '../packet/headers.js';
+import { compileBpf } from '../packet/bpf-run.js';
 import { parseProtocolAddress, type ProtocolAddress } from '../packet/protocol-address.js';
-import type { Message } from '../tunnel/messages.js';
-import type { DistributionTable, Rule } from './distribution-table.js';
+import type { Message, VifKind } from '../tunnel/messages.js';
+import { type DistributionTable, FLOWS, newRule, type Rule, type RuleMode, type VifEnd } from './distribution-table.js';
 import { type ForwarderInterface, linkTypeOf } from './interface.js';
 import type { Interfaces } from './interfaces.js';
 import type { Peer } from './peer.js';
 import { allows, type Grant, type PermissionTable } from './permission-table.js';
 import { claimRules } from './quiet.js';
-import type { ReceptionTable, SendRight } from './reception-table.js';
+import type { DownTunnel, ReceptionTable, SendRight } from './reception-table.js';
 
 export interface TransferControlOptions {
   /** Name of the forwarder. */
@@ -34,13 +36,17 @@ export interface TransferControlOptions {
   readonly permissions: PermissionTable;
   readonly distribution: DistributionTable;
   readonly reception: ReceptionTable;
-  readonly interfaces: Pick<Interfaces, 'find' | 'get' | 'quieten'>;
+  readonly interfaces: Pick<Interfaces, 'find' | 'get' | 'quieten' | 'vifs'>;
   readonly log: Logger;
 }
 
-function rightToSend(grant: Grant, protocol: ProtocolAddress): SendRight {
+type VifRequest = NonNullable<Message<'tunnel-generation-request'>['vif']>;
+
+/** A virtual IF sends from our own addresses, and any frame only with `inject` too. */
+function rightToSend(grant: Grant, protocol: ProtocolAddress, isVif: boolean): SendRight {
+  if (isVif && !grant.rights.has('vif')) return 'none';
   if (allows(grant, 'inject', protocol)) return 'inject';
-  return allows(grant, 'write', protocol) ? 'write' : 'none';
+  return isVif || allows(grant, 'write', protocol) ? 'write' : 'none';
 }
 
 export class TransferControl {
@@ -48,6 +54,7 @@ export class TransferControl {
 
   constructor(options: TransferControlOptions) {
     this.options = options;
+    options.reception.removed.push((tunnel) => this.tunnelGone(tunnel));
   }
 
   private grantOf(peer: Peer, interfaceName: string): Grant {
@@ -75,20 +82,24 @@ export class TransferControl {
     return use;
   }
 
-  /** S805, S806, S215. */
+  /** S805, S806, S215. For a virtual IF, `generateVif` adds what makes it one. */
   generateTunnel(peer: Peer, fields: Message<'tunnel-generation-request'>): Message<'tunnel-generation-response'> {
     const { interfaces, reception, name } = this.options;
+    const { vif } = fields;
     const entry = interfaces.get(fields.interface);
-    this.requireLinkType(entry, fields.linkType);
+    this.requireKind(entry, vif?.kind, fields.linkType);
     const protocol = parseProtocolAddress(fields.protocol);
-    const right = rightToSend(this.grantOf(peer, fields.interface), protocol);
+    const grant = this.grantOf(peer, fields.interface);
+    const right = rightToSend(grant, protocol, vif !== undefined);
     if (right === 'none') {
-      throw new FwdfsError('not-permitted', `${peer.identity} may not write ${protocol.text} to ${fields.interface}`);
+      const what = vif === undefined ? `write ${protocol.text} to` : 'have a virtual IF of';
+      throw new FwdfsError('not-permitted', `${peer.identity} may not ${what} ${fields.interface}`);
     }
     if (reception.countOf(peer) >= MAX_DOWN_TUNNELS_PER_CONTROL) {
       throw new FwdfsError('too-many', `${peer.identity} has ${MAX_DOWN_TUNNELS_PER_CONTROL} down tunnels`);
     }
     const tunnel = reception.add(peer, fields.interface, fields.symbol, protocol, right, entry.linkType);
+    if (vif !== undefined) tunnel.sendable = grant.protocols;
     return {
       downTunnel: tunnel.id,
       forwarder: name,
@@ -96,6 +107,45 @@ export class TransferControl {
       interface: fields.interface,
       window: DOWN_WINDOW_BYTES,
     };
+  }
+
+  /** A tunnel with a way back for the answers of its flows; resolves when the kernel has the sets of virtual IFs. */
+  async generateVif(
+    peer: Peer,
+    fields: Message<'tunnel-generation-request'>,
+    { kind, upTunnel, credit }: VifRequest,
+  ): Promise<Message<'tunnel-generation-response'>> {
+    const { distribution, interfaces, log, reception } = this.options;
+    this.requireRoom(peer, upTunnel);
+    const response = this.generateTunnel(peer, fields);
+    const tunnel = reception.get(peer, response.downTunnel);
+    if (tunnel === undefined) throw new FwdfsError('internal', 'a new tunnel is not there');
+    const { symbol, linkType } = tunnel;
+    const rule = newRule({
+      peer,
+      interface: tunnel.interface,
+      protocol: FLOWS,
+      linkType,
+      scope: 'in',
+      mode: 'flow',
+      vif: { id: tunnel.id, kind, stamp: 0 },
+      filter: null,
+      upTunnel,
+      symbol,
+      credit,
+    });
+    tunnel.wayBack = rule;
+    if (kind === 'tun' && linkType === 'ethernet') tunnel.linkHeaderBytes = ETHERNET_HEADER_BYTES;
+    distribution.add(rule);
+    try {
+      interfaces.find(tunnel.interface)?.ruleAdded(rule);
+      await interfaces.vifs.vifAdded(rule);
+    } catch (error) {
+      reception.remove(tunnel);
+      throw error;
+    }
+    log.debug({ control: peer.identity, interface: tunnel.interface, symbol, kind }, 'virtual IF added');
+    return response;
   }
 
   deleteTunnel(peer: Peer, fields: Message<'tunnel-deletion-request'>): Message<'tunnel-deletion-response'> {
@@ -108,36 +158,33 @@ export class TransferControl {
   async addRule(peer: Peer, fields: Message<'transfer-request'>): Promise<Message<'transfer-response'>> {
     const { distribution, interfaces, log } = this.options;
     const entry = interfaces.get(fields.interface);
-    this.requireLinkType(entry, fields.linkType);
+    const vif = fields.vif === undefined ? null : this.vifOf(peer, fields.vif, fields.interface);
+    this.requireKind(entry, vif?.kind, fields.linkType);
     const protocol = parseProtocolAddress(fields.protocol);
-    this.requireReading(peer, fields.interface, protocol, fields.claim);
-    if (distribution.get(peer, fields.upTunnel) !== undefined) {
-      throw new FwdfsError('bad-message', `up tunnel ${fields.upTunnel} is in use`);
-    }
-    if (distribution.countOf(peer) >= MAX_RULES_PER_CONTROL) {
-      throw new FwdfsError('too-many', `${peer.identity} has ${MAX_RULES_PER_CONTROL} rules`);
-    }
-    if (fields.claim) this.requireClaimable(entry, protocol);
-    const rule: Rule = {
+    const isSocket = vif !== null && protocol.portLow >= 0;
+    const rule = newRule({
       peer,
       interface: fields.interface,
       protocol,
       linkType: entry.linkType,
       scope: fields.scope,
-      claim: fields.claim,
+      mode: isSocket ? 'socket' : fields.claim && vif === null ? 'claim' : 'copy',
+      vif,
+      // One that can't be run here is left to the kernel there, which runs it again anyway.
+      filter: vif === null || fields.filter === undefined ? null : compileBpf(Buffer.from(fields.filter, 'hex')),
       upTunnel: fields.upTunnel,
       symbol: fields.symbol,
       credit: fields.credit,
-      granted: fields.credit,
-      sent: 0,
-      frames: 0,
-      bytes: 0,
-      dropped: 0,
-    };
+    });
+    this.requireRight(rule);
+    this.requireRoom(peer, fields.upTunnel);
+    if (rule.mode === 'claim') this.requireClaimable(entry, protocol);
+    if (isSocket) this.requireUnclaimed(rule, 'claim');
     distribution.add(rule);
     try {
       entry.ruleAdded(rule);
-      if (rule.claim) await this.quieten(rule);
+      if (vif !== null) interfaces.vifs.ruleAdded(rule);
+      if (rule.mode === 'claim') await this.quieten(rule);
     } catch (error) {
       this.removeRule(rule);
       throw error;
@@ -146,23 +193,57 @@ export class TransferControl {
     return { upTunnel: fields.upTunnel };
   }
 
-  /** Whoever has an open file of another link type would take its frames for what they are not. */
-  private requireLinkType({ name, linkType }: ForwarderInterface, asked: number | undefined): void {
+  /** @throws FwdfsError no-such-vif */
+  private vifOf(peer: Peer, downTunnel: number, interfaceName: string): VifEnd {
+    const tunnel = this.options.reception.get(peer, downTunnel);
+    const vif = tunnel?.interface === interfaceName ? tunnel.wayBack?.vif : undefined;
+    if (!vif) throw new FwdfsError('no-such-vif', `${interfaceName} has no virtual IF ${downTunnel}`);
+    return vif;
+  }
+
+  private requireRoom(peer: Peer, upTunnel: number): void {
+    const { distribution } = this.options;
+    if (distribution.get(peer, upTunnel) !== undefined) {
+      throw new FwdfsError('bad-message', `up tunnel ${upTunnel} is in use`);
+    }
+    if (distribution.countOf(peer) >= MAX_RULES_PER_CONTROL) {
+      throw new FwdfsError('too-many', `${peer.identity} has ${MAX_RULES_PER_CONTROL} rules`);
+    }
+  }
+
+  /** Whoever has an open file of another link type would take its frames for what they are not; a tun takes packets of any. */
+  private requireKind({ name, linkType }: ForwarderInterface, kind?: VifKind, asked?: number): void {
+    if (kind === 'tun') return;
+    if (kind === 'tap' && linkType !== 'ethernet') {
+      throw new FwdfsError('bad-option', `${name} has no Ethernet frames, so its virtual IF is a tun`);
+    }
     if (asked === undefined || linkTypeOf(asked) === linkType) return;
     throw new FwdfsError('interface-gone', `${name} has another link type now`);
   }
 
-  private mayRead(peer: Peer, interfaceName: string, protocol: ProtocolAddress, claim: boolean): boolean {
-    const grant = this.grantOf(peer, interfaceName);
+  private hasRight({ peer, interface: name, protocol, mode, vif }: Rule): boolean {
+    const grant = this.grantOf(peer, name);
+    if (vif !== null) return mode === 'flow' ? grant.rights.has('vif') : allows(grant, 'vif', protocol);
     if (!allows(grant, 'read', protocol)) return false;
     // Who silences the forwarder's kernel has to be able to answer instead.
-    return !claim || allows(grant, 'write', protocol) || allows(grant, 'inject', protocol);
+    return mode !== 'claim' || allows(grant, 'write', protocol) || allows(grant, 'inject', protocol);
   }
 
-  private requireReading(peer: Peer, interfaceName: string, protocol: ProtocolAddress, claim: boolean): void {
-    if (this.mayRead(peer, interfaceName, protocol, claim)) return;
-    const what = claim ? 'claim' : 'read';
-    throw new FwdfsError('not-permitted', `${peer.identity} may not ${what} ${protocol.text} of ${interfaceName}`);
+  private requireRight(rule: Rule): void {
+    if (this.hasRight(rule)) return;
+    const what = rule.vif !== null ? 'have a virtual IF with' : rule.mode === 'claim' ? 'claim' : 'read';
+    throw new FwdfsError(
+      'not-permitted',
+      `${rule.peer.identity} may not ${what} ${rule.protocol.text} of ${rule.interface}`,
+    );
+  }
+
+  /** Two that both answer can't be: a claim meets no other claim and no socket. */
+  private requireUnclaimed({ interface: name, protocol }: Pick<Rule, 'interface' | 'protocol'>, by: RuleMode): void {
+    const other = this.options.distribution.ruleThatMeets(by, name, protocol);
+    if (other === undefined) return;
+    const holder = `${other.peer.identity} (${other.protocol.text})`;
+    throw new FwdfsError('claimed', `${name}:${protocol.text} is claimed by ${holder}`);
   }
 
   private requireClaimable({ name: interfaceName, present }: ForwarderInterface, protocol: ProtocolAddress): void {
@@ -171,11 +252,8 @@ export class TransferControl {
     if (present !== null && present.master !== 0) {
       throw new FwdfsError('not-claimable', `${interfaceName} is a port of another interface`);
     }
-    const other = distribution.claimThatMeets(interfaceName, protocol);
-    if (other !== undefined) {
-      const holder = `${other.peer.identity} (${other.protocol.text})`;
-      throw new FwdfsError('claimed', `${interfaceName}:${protocol.text} is claimed by ${holder}`);
-    }
+    for (const mode of ['claim', 'socket'] as const)
+      this.requireUnclaimed({ interface: interfaceName, protocol }, mode);
     if (distribution.claims().length >= MAX_CLAIMS) throw new FwdfsError('too-many', `there are ${MAX_CLAIMS} claims`);
     // A name that nft can't take would fail every other claim with this one.
     claimRules('inet', { interface: interfaceName, protocol });
@@ -198,7 +276,8 @@ export class TransferControl {
   /** S904. */
   deleteRule(peer: Peer, fields: Message<'transfer-deletion-request'>): Message<'transfer-deletion-response'> {
     const rule = this.options.distribution.get(peer, fields.upTunnel);
-    if (rule !== undefined) this.removeRule(rule);
+    // A way back goes with its tunnel.
+    if (rule !== undefined && rule.mode !== 'flow') this.removeRule(rule);
     return { upTunnel: fields.upTunnel };
   }
 
@@ -206,14 +285,24 @@ export class TransferControl {
     const { distribution, interfaces, log } = this.options;
     if (distribution.get(rule.peer, rule.upTunnel) !== rule) return;
     distribution.remove(rule);
-    interfaces.find(rule.interface)?.ruleRemoved(rule);
-    if (rule.claim) {
+    const entry = interfaces.find(rule.interface);
+    entry?.ruleRemoved(rule);
+    if (rule.vif !== null) interfaces.vifs.ruleRemoved(rule);
+    if (rule.mode === 'flow') entry?.flows.removeOf(rule);
+    if (rule.mode === 'claim') {
       // The next change of the claims tries again.
       interfaces
         .quieten()
         .catch((error: unknown) => log.error({ error: describe(error) }, 'the kernel was not told that a claim ended'));
     }
     log.debug({ control: rule.peer.identity, interface: rule.interface, protocol: rule.protocol.text }, 'rule removed');
+  }
+
+  /** What belongs to a virtual IF goes with its tunnel. */
+  private tunnelGone({ peer, wayBack }: DownTunnel): void {
+    if (wayBack === null) return;
+    for (const rule of this.options.distribution.rulesOf(peer)) if (rule.vif === wayBack.vif) this.removeRule(rule);
+    this.options.interfaces.vifs.vifRemoved(wayBack);
   }
 
   /**
@@ -223,11 +312,11 @@ export class TransferControl {
   review(peer: Peer): number[] {
     const { distribution, reception } = this.options;
     for (const tunnel of reception.tunnelsOf(peer)) {
-      tunnel.right = rightToSend(this.grantOf(peer, tunnel.interface), tunnel.protocol);
+      const grant = this.grantOf(peer, tunnel.interface);
+      tunnel.right = rightToSend(grant, tunnel.protocol, tunnel.wayBack !== null);
+      if (tunnel.wayBack !== null) tunnel.sendable = grant.protocols;
     }
-    const withdrawn = distribution
-      .rulesOf(peer)
-      .filter((rule) => !this.mayRead(peer, rule.interface, rule.protocol, rule.claim));
+    const withdrawn = distribution.rulesOf(peer).filter((rule) => !this.hasRight(rule));
     for (const rule of withdrawn) this.removeRule(rule);
     return withdrawn.map((rule) => rule.upTunnel);
   }

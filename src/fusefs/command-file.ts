@@ -12,8 +12,14 @@ import { MAX_COMMAND_BYTES } from '../base/limits.js';
 import { POLL } from '../sys/libc.js';
 import type { FileNode, OpenFile, SyncReason } from './tree.js';
 
+/** Whoever has the file open. */
+export interface Opener {
+  /** Has something done when the last descriptor of this open file is closed. */
+  onRelease(step: () => void): void;
+}
+
 /** Carries out one line, without its newline. What it rejects with, the write fails with. */
-export type Command = (line: string) => Promise<void>;
+export type Command = (line: string, opener: Opener) => Promise<void>;
 
 export class CommandFile implements FileNode {
   readonly kind = 'file';
@@ -37,7 +43,7 @@ export class CommandFile implements FileNode {
 
 const NEWLINE = 0x0a;
 
-class OpenCommands implements OpenFile {
+class OpenCommands implements OpenFile, Opener {
   /** A write is answered when the lines that it completed were carried out. */
   readonly synchronous = true;
   private readonly command: Command;
@@ -48,6 +54,8 @@ class OpenCommands implements OpenFile {
   private lines: string[] = [];
   /** What is being carried out, one line after another also over several writes. */
   private work: Promise<void> = Promise.resolve();
+  private readonly steps: (() => void)[] = [];
+  private released = false;
 
   constructor(command: Command) {
     this.command = command;
@@ -84,7 +92,7 @@ class OpenCommands implements OpenFile {
     this.lines = [];
     const before = this.work;
     const work = before.then(async () => {
-      for (const line of lines) await this.command(line);
+      for (const line of lines) await this.command(line, this);
     });
     // What fails is told to the write that brought it, not to those that follow.
     this.work = work.catch(() => {
@@ -93,8 +101,15 @@ class OpenCommands implements OpenFile {
     await work;
   }
 
+  onRelease(step: () => void): void {
+    if (this.released) step();
+    else this.steps.push(step);
+  }
+
   release(): void {
     this.length = 0;
+    this.released = true;
+    for (const step of this.steps.splice(0)) step();
   }
 
   private endLine(): void {

@@ -149,12 +149,16 @@ export interface CoarseFilterOptions {
    * wanted frame is lost. Give it wherever it is known.
    */
   readonly linkType?: LinkType;
+  /** IP addresses, 4 or 16 bytes: every packet for one of them is accepted too. Default: none. */
+  readonly own?: readonly Buffer[];
 }
 
 /** Protocol values of frames that a packet socket sent without saying: none, ETH_P_ALL. */
 const UNKNOWN_PROTOCOLS = [0, 3];
 const IPV4_FRAGMENT = 6;
 const IPV4_PROTOCOL = 9;
+const IPV4_DESTINATION_ADDRESS = 16;
+const IPV6_DESTINATION_ADDRESS = 24;
 const IPV6_NEXT_HEADER = 6;
 const DESTINATION_PORT = 2;
 
@@ -169,8 +173,12 @@ type PortRanges = [low: number, high: number][] | 'all';
  */
 export function coarseFilter(addresses: readonly ProtocolAddress[], options: CoarseFilterOptions): Buffer {
   const program = new BpfAssembler();
-  if (addresses.length === 0) return program.emit(BPF.ret, BPF_REJECT).assemble();
-  if (addresses.length > COARSE_FILTER_MAX_ADDRESSES || addresses.some((address) => address.kind === 'any')) {
+  const own = options.own ?? [];
+  if (addresses.length + own.length === 0) return program.emit(BPF.ret, BPF_REJECT).assemble();
+  if (
+    addresses.length + own.length > COARSE_FILTER_MAX_ADDRESSES ||
+    addresses.some((address) => address.kind === 'any')
+  ) {
     return program.emit(BPF.ret, BPF_ACCEPT).assemble();
   }
   const etherTypes = new Set(addresses.filter((one) => one.kind === 'ether').map((one) => one.etherType));
@@ -184,7 +192,8 @@ export function coarseFilter(addresses: readonly ProtocolAddress[], options: Coa
   for (const type of new Set([...etherTypes, ...vlan, ...UNKNOWN_PROTOCOLS])) acceptIf(program, BPF.jumpEqual, type);
   for (const version of [4, 6] as const) {
     const wanted = wantedProtocols(addresses, version);
-    if (wanted.size === 0) continue;
+    const ours = own.filter((address) => address.length === (version === 4 ? 4 : 16));
+    if (wanted.size + ours.length === 0) continue;
     const etherType = version === 4 ? ETHERTYPE_IPV4 : ETHERTYPE_IPV6;
     const end = `ipv${version} end`;
     skipUnless(program, BPF.jumpEqual, etherType, end);
@@ -194,7 +203,7 @@ export function coarseFilter(addresses: readonly ProtocolAddress[], options: Coa
       program.jump(BPF.jumpEqual, etherType, `ipv${version} there`);
       program.emit(BPF.ret, BPF_ACCEPT).label(`ipv${version} there`);
     }
-    emitIp(program, version, wanted, options);
+    emitIp(program, version, wanted, ours, options);
     program.label(end);
   }
   return program.emit(BPF.ret, BPF_REJECT).assemble();
@@ -219,10 +228,19 @@ function emitIp(
   program: BpfAssembler,
   version: 4 | 6,
   wanted: ReadonlyMap<number, PortRanges>,
+  own: readonly Buffer[],
   options: CoarseFilterOptions,
 ): void {
   const { linkType } = options;
   const network = linkType === undefined ? SKF_NET_OFF : linkType === 'ethernet' ? ETHERNET_HEADER_BYTES : 0;
+  for (const address of own) {
+    const end = program.newLabel();
+    for (let at = 0; at < address.length; at += 4) {
+      program.emit(BPF.ldWord, network + (version === 4 ? IPV4_DESTINATION_ADDRESS : IPV6_DESTINATION_ADDRESS) + at);
+      program.jump(BPF.jumpEqual, address.readUInt32BE(at), undefined, end);
+    }
+    program.emit(BPF.ret, BPF_ACCEPT).label(end);
+  }
   program.emit(BPF.ldByte, network + (version === 4 ? IPV4_PROTOCOL : IPV6_NEXT_HEADER));
   const accepted = [...wanted].filter(([, ports]) => ports === 'all').map(([protocol]) => protocol);
   if (version === 6) accepted.push(IPV6_HOP_BY_HOP, IPV6_ROUTING, IPV6_FRAGMENT, IPV6_DESTINATION);

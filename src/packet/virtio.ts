@@ -69,6 +69,18 @@ export function writeVnetHeader(out: Buffer, offset: number, header: Partial<Vne
   out.writeUInt16LE(header.csumOffset ?? 0, offset + VNET.csumOffset);
 }
 
+/** The header at `offset` after `bytes` were cut from the frame's begin; negative: were put before it. */
+export function cutVnetHeader(buf: Buffer, offset: number, bytes: number): void {
+  if ((buf[offset + VNET.flags]! & VNET_F_NEEDS_CSUM) !== 0) shiftField(buf, offset + VNET.csumStart, bytes);
+  if ((buf[offset + VNET.gsoType]! & ~VNET_GSO_ECN) !== VNET_GSO_NONE) shiftField(buf, offset + VNET.hdrLen, bytes);
+}
+
+function shiftField(buf: Buffer, at: number, bytes: number): void {
+  const value = Math.max(0, (buf[at]! | (buf[at + 1]! << 8)) - bytes);
+  buf[at] = value;
+  buf[at + 1] = value >> 8;
+}
+
 /** One 16-bit field of the header at `offset`: `vnetField(buf, at, VNET.gsoSize)`. */
 export function vnetField(buf: Buffer, offset: number, field: number): number {
   return buf[offset + field]! | (buf[offset + field + 1]! << 8);

@@ -27,6 +27,7 @@ const c = {
   socket: libc.func('int socket(int family, int type, int protocol)'),
   socketpair: libc.func('int socketpair(int family, int type, int protocol, void *fds)'),
   bind: libc.func('int bind(int fd, const void *address, unsigned int length)'),
+  listen: libc.func('int listen(int fd, int backlog)'),
   send: libc.func('long send(int fd, const void *buf, size_t count, int flags)'),
   recv: libc.func('long recv(int fd, void *buf, size_t count, int flags)'),
   sendto: libc.func(
@@ -49,7 +50,15 @@ const c = {
   ),
   umount2: libc.func('int umount2(const char *target, int flags)'),
   ifNameToIndex: libc.func('unsigned int if_nametoindex(const char *name)'),
+  sysconf: libc.func('long sysconf(int name)'),
+  // perf_event_open(2) has no function of its own in libc.
+  perfEventOpen: libc.func(
+    'long syscall(long number, void *attr, long pid, long cpu, long group, unsigned long flags)',
+  ),
 };
+
+const SYS_PERF_EVENT_OPEN = process.arch === 'arm64' ? 241 : 298;
+const SC_PAGESIZE = 30;
 
 const err = (result: number): number => (result === -1 ? -koffi.errno() : result);
 
@@ -72,6 +81,7 @@ export const sys = {
   socketpair: (family: number, type: number, protocol: number, fds: Buffer): number =>
     err(c.socketpair(family, type, protocol, fds)),
   bind: (fd: number, address: Buffer): number => err(c.bind(fd, address, address.length)),
+  listen: (fd: number, backlog: number): number => err(c.listen(fd, backlog)),
   send: (fd: number, buffer: Buffer, count: number, flags: number): number => err(c.send(fd, buffer, count, flags)),
   recv: (fd: number, buffer: Buffer, count: number, flags: number): number => err(c.recv(fd, buffer, count, flags)),
   sendto: (fd: number, buffer: Buffer, count: number, flags: number, to: Buffer): number =>
@@ -97,6 +107,9 @@ export const sys = {
   mount: (source: string, target: string, type: string, flags: number, data: string): number =>
     err(c.mount(source, target, type, flags, data)),
   umount2: (target: string, flags: number): number => err(c.umount2(target, flags)),
+  /** @param attr struct perf_event_attr @param pid -1: every process @param cpu -1: every processor */
+  perfEventOpen: (attr: Buffer, pid: number, cpu: number, group: number, flags: number): number =>
+    err(c.perfEventOpen(SYS_PERF_EVENT_OPEN, attr, pid, cpu, group, flags)),
 };
 
 /**
@@ -165,6 +178,11 @@ export function mmap(fd: number, length: number, offset = 0): Mapping {
     bytes: koffi.view(pointer, length),
     unmap: () => void must('munmap', err(c.munmap(pointer, length))),
   };
+}
+
+/** Bytes of a page of memory, the unit of mappings. */
+export function pageBytes(): number {
+  return must('sysconf', err(c.sysconf(SC_PAGESIZE)));
 }
 
 /** Index of an interface of this network namespace. */

@@ -145,7 +145,7 @@ function macText(address: Buffer): string {
 }
 
 /** The kernel's 4 or 16 bytes, spelled as inet_ntop does. */
-function ipText(address: Buffer): string {
+export function ipText(address: Buffer): string {
   if (address.length === 4) return address.join('.');
   const groups = Array.from({ length: 8 }, (_, index) => address.readUInt16BE(2 * index).toString(16));
   return new SocketAddress({ address: groups.join(':'), family: 'ipv6' }).address;

@@ -12,6 +12,8 @@
  *    the loop, after timers and other descriptors;
  *  - while draining goes on over several turns the signal is blocked, so that packets don't interrupt their own processing;
  *    a signal that came meanwhile stays pending and is delivered when it is unblocked;
+ *  - a signal costs as much as a hundred packets, so a source that can wait is left alone for a while when it is ready again
+ *    and again (`restMs`): it raises no signal, and is looked at when the while is over;
  *  - the handler comes before the first O_ASYNC and never goes: the default action of SIGIO ends the process, and one may
  *    still be pending when the last source was disarmed. It does not keep the process alive.
  */
@@ -23,6 +25,10 @@ export interface Source {
   readonly fd: number;
   /** Events that wake the source; POLL.IN when absent. */
   readonly events?: number;
+  /** More descriptors that raise the signal; `fd` is ready when one of them is. */
+  readonly also?: readonly number[];
+  /** For what comes by the thousand and can wait: how long at most it is left alone when it is ready again soon. */
+  readonly restMs?: number;
   /**
    * Takes what is there. Contract: returns false only after EAGAIN (or when the source was disarmed), true when it stopped
    * early because its bound was used up. Must not throw.
@@ -41,9 +47,19 @@ const sigmask = libc.func('int pthread_sigmask(int how, const void *set, void *o
 const sigset = Buffer.alloc(128);
 sigset[(SIGIO - 1) >> 3] = 1 << ((SIGIO - 1) & 7);
 
+/** Whether the descriptors of a source raise SIGIO. They are armed, so nothing else is set that F_SETFL can change. */
+function setSignals(source: Source, on: boolean): void {
+  const flags = on ? O.ASYNC | O.NONBLOCK : O.NONBLOCK;
+  sys.fcntl(source.fd, F.SETFL, flags);
+  for (const fd of source.also ?? []) sys.fcntl(fd, F.SETFL, flags);
+}
+
 class Readiness {
   private readonly sources: Source[] = [];
   private pollfds = Buffer.alloc(POLLFD_BYTES * 16);
+  /** When sources with `restMs` were drained last. */
+  private readonly drained = new WeakMap<Source, number>();
+  private readonly resting = new Map<Source, NodeJS.Timeout>();
   private handled = false;
   private scheduled = false;
   private blocked = false;
@@ -61,9 +77,11 @@ class Readiness {
     const owner = Buffer.alloc(8);
     owner.writeInt32LE(F_OWNER_TID, 0);
     owner.writeInt32LE(process.pid, 4);
-    must('fcntl(F_SETOWN_EX)', sys.fcntlBuffer(source.fd, F.SETOWN_EX, owner));
-    const flags = must('fcntl(F_GETFL)', sys.fcntl(source.fd, F.GETFL, 0));
-    must('fcntl(F_SETFL)', sys.fcntl(source.fd, F.SETFL, flags | O.ASYNC | O.NONBLOCK));
+    for (const fd of [source.fd, ...(source.also ?? [])]) {
+      must('fcntl(F_SETOWN_EX)', sys.fcntlBuffer(fd, F.SETOWN_EX, owner));
+      const flags = must('fcntl(F_GETFL)', sys.fcntl(fd, F.GETFL, 0));
+      must('fcntl(F_SETFL)', sys.fcntl(fd, F.SETFL, flags | O.ASYNC | O.NONBLOCK));
+    }
     this.schedule();
   }
 
@@ -71,17 +89,38 @@ class Readiness {
   disarm(source: Source): void {
     const index = this.sources.indexOf(source);
     if (index < 0) return;
-    const flags = sys.fcntl(source.fd, F.GETFL, 0);
-    if (flags >= 0) sys.fcntl(source.fd, F.SETFL, flags & ~O.ASYNC);
+    clearTimeout(this.resting.get(source));
+    this.resting.delete(source);
+    setSignals(source, false);
     this.sources.splice(index, 1);
     this.layOut();
+  }
+
+  /** Leaves a source alone for its `restMs` if it was drained a moment ago. */
+  private restIfBusy(source: Source, restMs: number): void {
+    const now = performance.now();
+    const isBusy = now - (this.drained.get(source) ?? 0) < 2 * restMs;
+    this.drained.set(source, now);
+    const index = this.sources.indexOf(source);
+    if (!isBusy || index < 0) return;
+    setSignals(source, false);
+    this.pollfds.writeInt32LE(-1, index * POLLFD_BYTES);
+    const wake = (): void => {
+      this.resting.delete(source);
+      setSignals(source, true);
+      this.pollfds.writeInt32LE(source.fd, this.sources.indexOf(source) * POLLFD_BYTES);
+      this.schedule();
+    };
+    // To the next multiple: sources that rest wake up together, as each time the process wakes up costs, too.
+    this.resting.set(source, setTimeout(wake, restMs - (now % restMs)).unref());
   }
 
   private layOut(): void {
     const bytes = this.sources.length * POLLFD_BYTES;
     if (this.pollfds.length < bytes) this.pollfds = Buffer.alloc(bytes * 2);
     for (const [index, source] of this.sources.entries()) {
-      this.pollfds.writeInt32LE(source.fd, index * POLLFD_BYTES);
+      // poll(2) skips a descriptor below 0.
+      this.pollfds.writeInt32LE(this.resting.has(source) ? -1 : source.fd, index * POLLFD_BYTES);
       this.pollfds.writeInt16LE(source.events ?? POLL.IN, index * POLLFD_BYTES + 4);
       this.pollfds.writeInt16LE(0, index * POLLFD_BYTES + 6);
     }
@@ -110,6 +149,7 @@ class Readiness {
         if (this.pollfds.readInt16LE(index * POLLFD_BYTES + 6) === 0) continue;
         const source = this.sources[index];
         if (source?.drain() === true) again = true;
+        else if (source?.restMs !== undefined) this.restIfBusy(source, source.restMs);
         if (this.sources.length !== before) {
           again = true;
           break;

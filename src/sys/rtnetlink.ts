@@ -17,6 +17,8 @@
  *     ifinfomsg   family u8 | - u8 | type u16 | index i32 | flags u32 | change u32
  *     ifaddrmsg   family u8 | prefixLength u8 | flags u8 | scope u8 | index u32
  *     fibrulehdr  family u8 | destinationLength u8 | sourceLength u8 | tos u8 | table u8 | - u8 | - u8 | action u8 | flags u32
+ *     ndmsg       family u8 | - u8 | - u16 | index i32 | state u16 | flags u8 | type u8
+ *     rtnexthop   length u16 | flags u8 | hops u8 | index i32
  *     rtmsg       family u8 | destinationLength u8 | sourceLength u8 | tos u8 | table u8 | protocol u8 | scope u8 | type u8 | flags u32
  */
 
@@ -96,6 +98,24 @@ export const FIBRULEHDR = layout([
   ['flags', 'u32'],
 ]);
 
+export const NDMSG = layout([
+  ['family', 'u8'],
+  ['padding1', 'u8'],
+  ['padding2', 'u16'],
+  ['index', 'i32'],
+  ['state', 'u16'],
+  ['flags', 'u8'],
+  ['type', 'u8'],
+]);
+
+/** struct rtnexthop, one of RTA_MULTIPATH; attributes follow it. */
+export const RTNEXTHOP = layout([
+  ['length', 'u16'],
+  ['flags', 'u8'],
+  ['hops', 'u8'],
+  ['index', 'i32'],
+]);
+
 export const RTM = {
   NEWLINK: 16,
   DELLINK: 17,
@@ -110,6 +130,9 @@ export const RTM = {
   NEWRULE: 32,
   DELRULE: 33,
   GETRULE: 34,
+  NEWNEIGH: 28,
+  DELNEIGH: 29,
+  GETNEIGH: 30,
 } as const;
 
 export const NLMSG = { NOOP: 1, ERROR: 2, DONE: 3, OVERRUN: 4 } as const;
@@ -138,7 +161,17 @@ export const IFLA = {
   STATS64: 23,
 } as const;
 export const IFA = { ADDRESS: 1, LOCAL: 2, FLAGS: 8 } as const;
-export const RTA = { DST: 1, OIF: 4, GATEWAY: 5, PRIORITY: 6, PREFSRC: 7, TABLE: 15, MARK: 16 } as const;
+export const RTA = {
+  DST: 1,
+  OIF: 4,
+  GATEWAY: 5,
+  PRIORITY: 6,
+  PREFSRC: 7,
+  MULTIPATH: 9,
+  TABLE: 15,
+  MARK: 16,
+  VIA: 18,
+} as const;
 export const FRA = {
   DST: 1,
   SRC: 2,
@@ -149,10 +182,12 @@ export const FRA = {
   OIFNAME: 17,
   PROTOCOL: 21,
 } as const;
+export const NDA = { DST: 1, LLADDR: 2 } as const;
 
 /** Groups of NETLINK_ROUTE, as bits of sockaddr_nl.groups. */
 export const RTMGRP = {
   LINK: 1,
+  NEIGH: 4,
   IPV4_IFADDR: 0x10,
   IPV4_ROUTE: 0x40,
   IPV6_IFADDR: 0x100,
@@ -231,13 +266,14 @@ export function encodeMessage(type: number, flags: number, sequence: number, bod
 
 /** The messages of one datagram. One whose length is impossible ends the list. */
 export function* messages(datagram: Buffer): Generator<NetlinkMessage> {
-  let at = 0;
-  for (;;) {
-    const header = decode(HEADER, datagram, at);
-    if (header === null || header.length < HEADER.bytes || at + header.length > datagram.length) return;
-    const body = datagram.subarray(at + HEADER.bytes, at + header.length);
-    yield { type: header.type, flags: header.flags, sequence: header.sequence, body };
-    at += align(header.length);
+  // Read without `decode`: dumps have thousands.
+  for (let at = 0; at + HEADER.bytes <= datagram.length;) {
+    const length = datagram.readUInt32LE(at);
+    if (length < HEADER.bytes || at + length > datagram.length) return;
+    const body = datagram.subarray(at + HEADER.bytes, at + length);
+    const [type, flags] = [datagram.readUInt16LE(at + 4), datagram.readUInt16LE(at + 6)];
+    yield { type, flags, sequence: datagram.readUInt32LE(at + 8), body };
+    at += align(length);
   }
 }
 
@@ -253,6 +289,7 @@ const LAYOUT_OF_KIND: ReadonlyMap<number, Layout<string>> = new Map<number, Layo
   [RTM.NEWADDR >> 2, IFADDRMSG],
   [RTM.NEWROUTE >> 2, RTMSG],
   [RTM.NEWRULE >> 2, FIBRULEHDR],
+  [RTM.NEWNEIGH >> 2, NDMSG],
 ]);
 
 /** Statistics and nested attributes would fill the screen. */

@@ -29,7 +29,7 @@ import {
   word,
 } from './message-fields.js';
 
-export { RIGHTS } from './message-fields.js';
+export { RIGHTS, VIF_KINDS } from './message-fields.js';
 
 export const PROTOCOL_VERSION = 1;
 

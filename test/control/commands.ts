@@ -1,11 +1,11 @@
 /** src/control/commands.ts: lines written to `.ctl`. */
 import t from 'tap';
-import { RuleCommands } from '../../src/control/commands.js';
+import { commandsOf } from '../support/commands.js';
 import { eventually, startPair } from '../support/fake-forwarder.js';
 
 t.test('a rule that was set by hand stays until it is removed by hand, also with files that come and go', async (t) => {
   const { link, forwarder, reception } = await startPair(t);
-  const commands = new RuleCommands(link);
+  const commands = commandsOf(link);
   await commands.run('rule add eth0:UDP:520');
   t.same([...forwarder.rules.values()], ['eth0:udp:520']);
   const file = await link.acquireUp({ ...reception.get(1)!.key });
@@ -19,13 +19,13 @@ t.test('a rule that was set by hand stays until it is removed by hand, also with
 
 t.test('an empty line is no command', async (t) => {
   const { link, forwarder } = await startPair(t);
-  for (const line of ['', '   ']) await new RuleCommands(link).run(line);
+  for (const line of ['', '   ']) await commandsOf(link).run(line);
   t.equal(forwarder.rules.size, 0);
 });
 
 t.test('what is no command, no name, there already or not there fails with its code', async (t) => {
   const { link, forwarder } = await startPair(t);
-  const commands = new RuleCommands(link);
+  const commands = commandsOf(link);
   await commands.run('rule add eth0');
   const cases: [line: string, code: string][] = [
     ['rule', 'bad-command'],
@@ -48,7 +48,7 @@ t.test('what is no command, no name, there already or not there fails with its c
 
 t.test('two that add one rule at the same time: one does, and removing it once is enough', async (t) => {
   const { link, forwarder } = await startPair(t);
-  const commands = new RuleCommands(link);
+  const commands = commandsOf(link);
   const release = forwarder.hold('transfer-request');
   const first = commands.run('rule add eth0');
   await t.rejects(commands.run('rule add eth0'), { code: 'already-there' });
@@ -62,7 +62,7 @@ t.test('two that add one rule at the same time: one does, and removing it once i
 
 t.test('a rule that the forwarder refuses can be added later', async (t) => {
   const { link, forwarder } = await startPair(t);
-  const commands = new RuleCommands(link);
+  const commands = commandsOf(link);
   forwarder.refusals.set('transfer-request', 'not-permitted');
   await t.rejects(commands.run('rule add eth0'), { code: 'not-permitted' });
   forwarder.refusals.clear();

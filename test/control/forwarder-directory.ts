@@ -3,6 +3,7 @@ import t from 'tap';
 import { ForwarderDirectory } from '../../src/control/forwarder-directory.js';
 import type { DirectoryNode, FileNode, Node, OpenFile } from '../../src/fusefs/tree.js';
 import { O } from '../../src/sys/libc.js';
+import { commandsOf } from '../support/commands.js';
 import { FakeForwarder, startLink, startPair } from '../support/fake-forwarder.js';
 
 const request = (flags: number): { flags: number; pid: number; uid: number; gid: number; wake: () => void } => ({
@@ -43,7 +44,7 @@ const FIXED = ['.ctl', '.if', '.state', '.tables'];
 
 t.test('interfaces are listed; a valid name is listed while it is open', async (t) => {
   const { link } = await startPair(t);
-  const root = new ForwarderDirectory(link);
+  const root = new ForwarderDirectory(link, commandsOf(link));
   t.same(names(root), [...FIXED, 'eth0']);
   const files = [await open(root, 'eth0:udp:520.pcap', O.RDONLY), await open(root, 'eth0:udp:520.pcap', O.RDONLY)];
   t.same(names(root), [...FIXED, 'eth0', 'eth0:udp:520.pcap']);
@@ -62,7 +63,7 @@ t.test('interfaces with names of ours are listed once, and can be opened by anot
   forwarder.interfaces = ['.state', 'x', 'x.pcap'];
   const { link } = startLink(t, forwarder.url);
   await link.settled;
-  const root = new ForwarderDirectory(link);
+  const root = new ForwarderDirectory(link, commandsOf(link));
   t.same(names(root), [...FIXED, 'x', 'x.pcap']);
   t.match(await text(root, '.state'), /^state\tconnected\n/);
   const cases: [name: string, rule: string][] = [
@@ -85,7 +86,7 @@ t.test('interfaces with names of ours are listed once, and can be opened by anot
 
 t.test('a name that cannot be opened says why', async (t) => {
   const { link } = await startPair(t);
-  const root = new ForwarderDirectory(link);
+  const root = new ForwarderDirectory(link, commandsOf(link));
   const cases: [path: string, code: string][] = [
     ['eth9', 'no-such-interface'],
     ['.git', 'no-such-interface'],
@@ -101,7 +102,7 @@ t.test('a name that cannot be opened says why', async (t) => {
 
 t.test('attributes are one value a file, and follow their changes', async (t) => {
   const { link, forwarder } = await startPair(t);
-  const root = new ForwarderDirectory(link);
+  const root = new ForwarderDirectory(link, commandsOf(link));
   t.same(names(at(root, '.if') as DirectoryNode), ['eth0']);
   const cases: [file: string, text: string][] = [
     ['address', '02:00:00:00:00:01\n'],
@@ -129,7 +130,7 @@ t.test('attributes are one value a file, and follow their changes', async (t) =>
 
 t.test('statistics add up what the forwarder and this device count', async (t) => {
   const { link } = await startPair(t);
-  const root = new ForwarderDirectory(link);
+  const root = new ForwarderDirectory(link, commandsOf(link));
   t.equal(await text(root, '.if/eth0/statistics/rx_packets'), '7\n');
   t.equal(await text(root, '.if/eth0/statistics/drop_reader_slow'), '0\n');
   link.interfaceOf('eth0').counters.add(0, 5);
@@ -138,8 +139,8 @@ t.test('statistics add up what the forwarder and this device count', async (t) =
 
 t.test("the forwarder's tables are its own, as text", async (t) => {
   const { link, forwarder } = await startPair(t);
-  const root = new ForwarderDirectory(link);
-  t.same(names(at(root, '.tables') as DirectoryNode), ['distribution', 'permission', 'reception']);
+  const root = new ForwarderDirectory(link, commandsOf(link));
+  t.same(names(at(root, '.tables') as DirectoryNode), ['distribution', 'flow', 'permission', 'reception']);
   t.equal(await text(root, '.tables/distribution'), 'one\n');
   const file = await open(root, 'eth0', O.RDONLY);
   t.equal(await text(root, '.tables/distribution'), 'one\n1\n');
@@ -150,7 +151,7 @@ t.test("the forwarder's tables are its own, as text", async (t) => {
 
 t.test('.ctl carries out commands', async (t) => {
   const { link, forwarder } = await startPair(t);
-  const root = new ForwarderDirectory(link);
+  const root = new ForwarderDirectory(link, commandsOf(link));
   const ctl = await open(root, '.ctl', O.WRONLY);
   const line = Buffer.from('rule add eth0:arp\n');
   t.equal(ctl.write(line, 0, line.length, 0), line.length);
@@ -164,7 +165,7 @@ t.test('.ctl carries out commands', async (t) => {
 
 t.test('.state tells all about the connection', async (t) => {
   const { link, forwarder } = await startPair(t);
-  const root = new ForwarderDirectory(link);
+  const root = new ForwarderDirectory(link, commandsOf(link));
   const state = await text(root, '.state');
   t.match(
     state,
@@ -179,7 +180,7 @@ t.test('.state tells all about the connection', async (t) => {
 t.test('a forwarder that was never reached has its names, and what is in it answers ENETDOWN', async (t) => {
   const { link } = startLink(t, 'ws://127.0.0.1:1');
   await link.settled;
-  const root = new ForwarderDirectory(link);
+  const root = new ForwarderDirectory(link, commandsOf(link));
   t.same(names(root), FIXED);
   t.same(names(at(root, '.if') as DirectoryNode), []);
   const symbol = root.lookup('eth0:udp:520') as FileNode;
@@ -196,7 +197,7 @@ t.test('an interface that may not be used is there, and its attributes say EACCE
   forwarder.refusals.set('interface-use-request', 'not-permitted');
   const { link } = startLink(t, forwarder.url);
   await link.settled;
-  const root = new ForwarderDirectory(link);
+  const root = new ForwarderDirectory(link, commandsOf(link));
   t.equal((root.lookup('eth0') as FileNode).mode, 0);
   await t.rejects(text(root, '.if/eth0/mtu'), { code: 'not-permitted' });
 });

@@ -2,7 +2,7 @@
 import { constants } from 'node:os';
 import t from 'tap';
 import { type ErrorCode, FwdfsError } from '../../src/base/errors.js';
-import { RuleCommands } from '../../src/control/commands.js';
+import { commandsOf } from '../support/commands.js';
 import { SymbolFile } from '../../src/control/symbol-file.js';
 import type { OpenFile } from '../../src/fusefs/tree.js';
 import { parseSymbolName } from '../../src/packet/symbol-name.js';
@@ -159,7 +159,7 @@ t.test('a rule that was withdrawn while the session was suspended is asked for w
 
 t.test('a rule by hand that the forwarder ended can be added again, or removed', async (t) => {
   const { link, forwarder } = await startPair(t);
-  const commands = new RuleCommands(link);
+  const commands = commandsOf(link);
   const withdraw = async (): Promise<void> => {
     const [id = 0] = [...forwarder.rules.keys()];
     forwarder.rules.delete(id);

@@ -134,6 +134,19 @@ t.test('the same attributes again change nothing in the kernel', { skip: without
 });
 
 t.test(
+  'in a namespace apart the routes with a gateway are in main too, for those who bind to nothing',
+  { skip: withoutRoot },
+  async (t) => {
+    const { mirror, netns } = await mirrorLab(t, { apart: true });
+    mirror.apply(ETH0);
+    t.match(netns.run('ip route show table main'), /default via 10\.9\.0\.254 dev fwd1-eth0 proto 110 metric 4096/);
+    t.match(netns.run('ip route get 192.0.2.1'), /via 10\.9\.0\.254 dev fwd1-eth0/);
+    mirror.apply({ ...ETH0, routes: [] });
+    t.notMatch(netns.run('ip route show table main'), /default/);
+  },
+);
+
+t.test(
   'an address that goes takes its rule along, and the routes get another source',
   { skip: withoutRoot },
   async (t) => {
@@ -284,7 +297,15 @@ t.test('what can not be made leaves nothing behind, and says why', { skip: witho
     const error = await failure(name);
     t.ok(error instanceof FwdfsError, `${name}: ${describe(error)}`);
   }
-  const options = { control: 'c', symbol: 'f/e', name: DEVICE, kind: 'tap', netns: 'fwdfs-none', log: silent } as const;
+  const options = {
+    control: 'c',
+    symbol: 'f/e',
+    name: DEVICE,
+    kind: 'tap',
+    netns: 'fwdfs-none',
+    apart: true,
+    log: silent,
+  } as const;
   await t.rejects(VifMirror.create(options), { code: 'ENOENT' });
   t.equal(everything(netns), was);
 });

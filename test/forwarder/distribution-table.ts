@@ -148,12 +148,12 @@ t.test(
   'claims are found by what they have in common with another address of the interface; copies are none',
   async (t) => {
     const table = new DistributionTable();
-    const claim = makeRule(peer, 'udp:53', { claim: true });
-    const absent = makeRule(makePeer('ctl2').peer, '*', { claim: true, interface: 'eth1' });
+    const claim = makeRule(peer, 'udp:53', { mode: 'claim' });
+    const absent = makeRule(makePeer('ctl2').peer, '*', { mode: 'claim', interface: 'eth1' });
     for (const rule of [makeRule(peer, 'tcp:80'), makeRule(peer, 'udp:53'), claim, absent]) table.add(rule);
     t.same(table.claims(), [claim, absent]);
     const meets = (name: string, text: string): Rule | undefined =>
-      table.claimThatMeets(name, parseProtocolAddress(text));
+      table.ruleThatMeets('claim', name, parseProtocolAddress(text));
     t.equal(meets('eth0', 'udp:10.0.0.1:53'), claim);
     t.equal(meets('eth0', 'tcp:80'), undefined);
     t.equal(meets('eth1', 'tcp:80'), absent);
@@ -167,7 +167,7 @@ t.test('its rows show every rule with its state and its counts', async (t) => {
   const table = new DistributionTable();
   const gone = makePeer('ctl2', '');
   gone.peer.active = false;
-  table.add(makeRule(peer, 'tcp:10.0.0.2:80', { upTunnel: 7, frames: 3, bytes: 180, dropped: 1, claim: true }));
+  table.add(makeRule(peer, 'tcp:10.0.0.2:80', { upTunnel: 7, frames: 3, bytes: 180, dropped: 1, mode: 'claim' }));
   table.add(makeRule(gone.peer, 'ip:89', { upTunnel: 7, scope: 'both' }));
   t.same(
     table.rows(() => true),

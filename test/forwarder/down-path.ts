@@ -5,6 +5,7 @@ import { Counters } from '../../src/base/counters.js';
 import { DOWN_WINDOW_BYTES } from '../../src/base/limits.js';
 import { DistributionTable } from '../../src/forwarder/distribution-table.js';
 import { DownPath, type Outlet } from '../../src/forwarder/down-path.js';
+import { FlowTable } from '../../src/forwarder/flow-table.js';
 import { InterfaceTransmitter } from '../../src/forwarder/interface-transmitter.js';
 import type { Peer } from '../../src/forwarder/peer.js';
 import { type DownTunnel, ReceptionTable, type SendRight } from '../../src/forwarder/reception-table.js';
@@ -38,6 +39,11 @@ class Bench {
         linkType: 'ethernet',
         counters,
         own: { mac: MAC_A, ip: [Buffer.from([10, 0, 0, 1])] },
+        tun: null,
+        flows: new FlowTable(
+          () => 0,
+          () => undefined,
+        ),
         transmitter: new InterfaceTransmitter(outlet, counters, this.path),
       });
     }

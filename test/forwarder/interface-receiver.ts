@@ -3,12 +3,13 @@ import t from 'tap';
 import { Counters } from '../../src/base/counters.js';
 import { COARSE_FILTER_DELAY_MS, MAX_FRAME_BYTES } from '../../src/base/limits.js';
 import { InterfaceRules, type Rule } from '../../src/forwarder/distribution-table.js';
+import { FlowTable } from '../../src/forwarder/flow-table.js';
 import { InterfaceReceiver } from '../../src/forwarder/interface-receiver.js';
 import type { LinkType } from '../../src/packet/headers.js';
 import { PKTTYPE } from '../../src/sys/packet-socket.js';
 import { FakeInlet } from '../support/fake-inlet.js';
 import { makePeer, makeRule, type PeerEnd } from '../support/fake-peer.js';
-import { ethernet, ipv4, udp } from '../vectors/packet-frames.js';
+import { ethernet, ipv4, MAC_B, udp } from '../vectors/packet-frames.js';
 
 const to = (port: number, length = 20): Buffer =>
   ethernet(0x0800, ipv4({ protocol: 17 }, udp(40000, port, Buffer.alloc(length, port))));
@@ -17,6 +18,10 @@ const lldp = ethernet(0x88cc, Buffer.alloc(46));
 /** One interface; rules are added to its table and told to its receiver, as the forwarder does. */
 class Bench {
   readonly rules = new InterfaceRules();
+  readonly flows = new FlowTable(
+    () => 0,
+    () => undefined,
+  );
   readonly counters = new Counters();
   readonly one: PeerEnd = makePeer('ctl1');
   readonly errors: number[] = [];
@@ -25,17 +30,19 @@ class Bench {
 
   constructor(linkType: LinkType = 'ethernet', before: readonly string[] = [], failing = '') {
     for (const text of before) this.rules.add(makeRule(this.one.peer, text));
-    this.receiver = new InterfaceReceiver(
-      (sink) => {
+    this.receiver = new InterfaceReceiver({
+      open: (sink) => {
         this.inlet = new FakeInlet(sink);
         this.inlet.failing = failing;
         return this.inlet;
       },
       linkType,
-      this.rules,
-      this.counters,
-      (errno) => this.errors.push(errno),
-    );
+      rules: this.rules,
+      flows: this.flows,
+      own: { mac: MAC_B, ip: [Buffer.from([10, 0, 0, 2])] },
+      counters: this.counters,
+      onFailed: (errno) => this.errors.push(errno),
+    });
   }
 
   add(text: string, more: Partial<Rule> = {}, peer = this.one.peer): Rule {
@@ -274,9 +281,21 @@ t.test('a receiver that cannot start closes its socket', async (t) => {
       inlet.failing = failing;
       return inlet;
     };
-    t.throws(() => new InterfaceReceiver(open, 'ethernet', rules, new Counters(), () => undefined), {
-      message: `${failing} failed`,
-    });
+    const flows = new FlowTable(
+      () => 0,
+      () => undefined,
+    );
+    const own = { mac: MAC_B, ip: [] };
+    const options = {
+      open,
+      linkType: 'ethernet',
+      rules,
+      flows,
+      own,
+      counters: new Counters(),
+      onFailed: () => undefined,
+    } as const;
+    t.throws(() => new InterfaceReceiver(options), { message: `${failing} failed` });
     t.equal(inlet?.calls.at(-1), 'close', failing);
   }
 });

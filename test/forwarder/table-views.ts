@@ -26,7 +26,7 @@ function makeViews(): Views {
     permissions: new PermissionTable([]),
     distribution,
     reception,
-    interfaces: { find: () => undefined, statistics: () => Promise.resolve([]) },
+    interfaces: { find: () => undefined, flowRows: () => [], statistics: () => Promise.resolve([]) },
     lost: new Counters(),
     checkUse: (peer: Peer, name: string) => {
       throw new FwdfsError('not-permitted', `${peer.identity} may not use ${name}`);

@@ -7,6 +7,7 @@ import { DistributionTable } from '../../src/forwarder/distribution-table.js';
 import { ForwarderInterface } from '../../src/forwarder/interface.js';
 import type { Peer } from '../../src/forwarder/peer.js';
 import { type Permission, PermissionTable } from '../../src/forwarder/permission-table.js';
+import { QuietSets } from '../../src/forwarder/quiet-sets.js';
 import { ReceptionTable } from '../../src/forwarder/reception-table.js';
 import { TransferControl } from '../../src/forwarder/transfer-control.js';
 import type { LinkType } from '../../src/packet/headers.js';
@@ -14,6 +15,7 @@ import { parseProtocolAddress } from '../../src/packet/protocol-address.js';
 import type { Right } from '../../src/tunnel/messages.js';
 import { makePeer } from '../support/fake-peer.js';
 import { keepLog } from '../support/log.js';
+import { Netns, withoutRoot } from '../support/netns.js';
 
 const line = (control: string, rights: readonly Right[], protocols = ['*'], on = '*'): Permission => ({
   control,
@@ -27,6 +29,7 @@ class Bench {
   readonly permissions: PermissionTable;
   readonly distribution = new DistributionTable();
   readonly reception = new ReceptionTable();
+  readonly vifs = new QuietSets('fwd1', [], keepLog());
   readonly log = keepLog();
   readonly control: TransferControl;
   readonly one = makePeer('ctl1').peer;
@@ -43,8 +46,13 @@ class Bench {
   constructor(permissions = EVERYTHING) {
     this.permissions = new PermissionTable(permissions);
     const result = { sent: () => undefined, failed: () => undefined, backlogMoved: () => undefined };
+    const kernel = {
+      flowChanged: () => undefined,
+      neighbours: { listen: () => () => undefined, use: () => null },
+      nextHop: (_ifindex: number, destination: Buffer) => destination,
+    };
     const entry = (name: string): ForwarderInterface =>
-      Object.defineProperties(new ForwarderInterface(name, this.distribution.of(name), result, this.log), {
+      Object.defineProperties(new ForwarderInterface(name, this.distribution.of(name), result, kernel, this.log), {
         linkType: { value: this.linkType },
         present: { value: { master: this.master } },
       });
@@ -54,6 +62,7 @@ class Bench {
       distribution: this.distribution,
       reception: this.reception,
       interfaces: {
+        vifs: this.vifs,
         find: entry,
         get: entry,
         quieten: () => {
@@ -98,6 +107,49 @@ class Bench {
       .sort();
   }
 }
+
+t.test('a socket of a virtual IF and a claim exclude each other, sockets share', { skip: withoutRoot }, async (t) => {
+  const netns = new Netns('transfer');
+  t.teardown(() => netns.remove());
+  await netns.within(async () => {
+    const bench = new Bench([line('*', ['read', 'write', 'vif'])]);
+    const tunnel = { control: '', symbol: 'v', interface: 'eth0', protocol: '*' };
+    const vif = { kind: 'tap', upTunnel: 900, credit: 1 } as const;
+    const { downTunnel } = await bench.control.generateVif(bench.one, { ...tunnel, vif }, vif);
+    const socket = (upTunnel: number, protocol: string, peer = bench.one): Promise<unknown> =>
+      bench.control.addRule(peer, {
+        ...{ upTunnel, control: '', protocol, symbol: 's', interface: 'eth0', claim: false, credit: 1, scope: 'in' },
+        vif: downTunnel,
+      });
+    await socket(901, 'udp:53');
+    await socket(902, 'udp:53');
+    t.equal(await bench.claim('udp:53', bench.two), 'claimed');
+    t.type(await bench.claim('udp:54', bench.two), 'number');
+    await t.rejects(socket(903, 'udp:54'), { code: 'claimed' });
+    await t.rejects(socket(904, 'udp:55', bench.two), { code: 'no-such-vif' }, 'the vif of another control device');
+    await t.rejects(socket(900, 'udp:55'), { code: 'bad-message' }, 'the way back has that up tunnel');
+    bench.control.deleteRule(bench.one, { upTunnel: 900 });
+    t.same(
+      bench.distribution.rulesOf(bench.one).map(({ mode }) => mode),
+      ['flow', 'socket', 'socket'],
+      'a way back is not deleted as a rule',
+    );
+    bench.control.deleteTunnel(bench.one, { downTunnel });
+    t.same(bench.distribution.rulesOf(bench.one), [], 'all goes with the tunnel');
+    await bench.vifs.remove();
+  });
+});
+
+t.test('a virtual IF needs the right, and a tap Ethernet', async (t) => {
+  const bench = new Bench([line('ctl1', ['read', 'write']), line('ctl2', ['vif'])]);
+  bench.linkType = 'raw';
+  const vif = { kind: 'tap', upTunnel: 900, credit: 1 } as const;
+  const fields = { control: '', symbol: 'v', interface: 'eth0', protocol: '*', vif };
+  await t.rejects(bench.control.generateVif(bench.two, fields, vif), { code: 'bad-option' });
+  bench.linkType = 'ethernet';
+  await t.rejects(bench.control.generateVif(bench.one, fields, vif), { code: 'not-permitted' });
+  t.equal(bench.reception.countOf(bench.one) + bench.distribution.countOf(bench.one), 0);
+});
 
 t.test('a claim needs the right to read and one to write, for its protocol address', async (t) => {
   const cases: [rights: Right[], protocols: string[], claimed: boolean][] = [

@@ -2,7 +2,7 @@
 import fc from 'fast-check';
 import t from 'tap';
 import { FrameView, matchesProtocol, SIDE_DESTINATION } from '../../src/packet/headers.js';
-import { overlaps } from '../../src/packet/overlap.js';
+import { covers, overlaps } from '../../src/packet/overlap.js';
 import { parseProtocolAddress, type ProtocolAddress } from '../../src/packet/protocol-address.js';
 import {
   ethernet,
@@ -111,5 +111,62 @@ t.test('an address overlaps itself, `*` overlaps all', async (t) => {
   for (const text of ['*', 'arp', 'ether:0x8100', 'udp', 'udp:53', 'udp:10.0.0.1:53', 'icmp6:[2001:db8::1]']) {
     t.ok(overlaps(parse(text), parse(text)), text);
     t.ok(overlaps(parse('*'), parse(text)), text);
+  }
+});
+
+t.test('a protocol address covers those that match nothing else', async (t) => {
+  const cases: [outer: string, inner: string, covered: boolean][] = [
+    ['*', '*', true],
+    ['*', 'arp', true],
+    ['*', 'tcp:10.0.0.1:80', true],
+    ['arp', '*', false],
+    ['arp', 'arp', true],
+    ['arp', 'ether:0x0806', true],
+    ['arp', 'ether:0x88cc', false],
+    ['ether:0x0800', 'udp', false],
+    ['udp', '*', false],
+    ['udp', 'arp', false],
+    ['udp', 'udp', true],
+    ['udp', 'tcp', false],
+    ['udp', 'udplite', false],
+    ['udp', 'udp:520', true],
+    ['udp', 'udp:10.0.0.1:520', true],
+    ['udp', 'udp:1-65535', true],
+    ['udp:520', 'udp', false],
+    ['udp:520', 'udp:520', true],
+    ['udp:520', 'udp:521', false],
+    ['udp:520', 'udp:520-521', false],
+    ['udp:520', 'udp:[2001:db8::1]:520', true],
+    ['udp:100-200', 'udp:100', true],
+    ['udp:100-200', 'udp:200', true],
+    ['udp:100-200', 'udp:99', false],
+    ['udp:100-200', 'udp:201', false],
+    ['udp:100-200', 'udp:120-180', true],
+    ['udp:100-200', 'udp:100-200', true],
+    ['udp:100-200', 'udp:150-250', false],
+    ['udp:1-65535', 'udp', false],
+    ['udp:10.0.0.1', 'udp', false],
+    ['udp:10.0.0.1', 'udp:520', false],
+    ['udp:10.0.0.1', 'udp:10.0.0.1:520', true],
+    ['udp:10.0.0.1', 'udp:10.0.0.2:520', false],
+    ['udp:10.0.0.1', 'udp:[2001:db8::1]', false],
+    ['udp:[2001:db8::1]:1-9', 'udp:[2001:DB8:0::1]:7', true],
+    ['ip:17', 'udp:520', true],
+    ['ip:89', 'ip:89', true],
+    ['ip:89', 'ip:88', false],
+    ['icmp', 'icmp', true],
+    ['icmp', 'icmp6', true],
+    ['icmp', 'ip:1', true],
+    ['icmp', 'ip:58', true],
+    ['icmp', 'icmp:10.0.0.1', true],
+    ['icmp6', 'icmp', false],
+    ['ip:1', 'icmp', false],
+    ['ip:1', 'icmp:10.0.0.1', true],
+    ['ip:1', 'icmp:[2001:db8::1]', false],
+    ['icmp6', 'icmp:[2001:db8::1]', true],
+    ['icmp6', 'icmp:10.0.0.1', false],
+  ];
+  for (const [outer, inner, covered] of cases) {
+    t.equal(covers(parse(outer), parse(inner)), covered, `${outer} covers ${inner}`);
   }
 });

@@ -270,7 +270,7 @@ export class Lab {
     const digest = createHash('sha256').update(this.token).digest('hex');
     const tokens = this.controls.map((name) => `${name}: "sha256:${digest}"`).join(', ');
     const everything = this.controls.map(
-      (name) => `  - { control: ${name}, interface: eth0, rights: [read, write, inject], protocols: ["*"] }`,
+      (name) => `  - { control: ${name}, interface: eth0, rights: [read, write, inject, vif], protocols: ["*"] }`,
     );
     writeFileSync(
       this.config,

@@ -59,7 +59,7 @@ interface Teardown {
 /** @param before command lines that are run in the namespace first */
 export async function mirrorLab(
   t: Teardown,
-  options: { kind?: VifKind; log?: Logger; before?: readonly string[] } = {},
+  options: { apart?: boolean; kind?: VifKind; log?: Logger; before?: readonly string[] } = {},
 ): Promise<MirrorLab> {
   const netns = new Netns('vif');
   t.teardown(() => netns.remove());
@@ -79,9 +79,14 @@ export async function mirrorLab(
 
 export function makeMirror(
   netns: Netns,
-  { kind = 'tap', log = silent, name = DEVICE }: { kind?: VifKind; log?: Logger; name?: string } = {},
+  {
+    apart = false,
+    kind = 'tap',
+    log = silent,
+    name = DEVICE,
+  }: { apart?: boolean; kind?: VifKind; log?: Logger; name?: string } = {},
 ): Promise<VifMirror> {
-  return VifMirror.create({ control: 'ctl1', symbol: 'fwd1/eth0', name, kind, netns: netns.name, log });
+  return VifMirror.create({ control: 'ctl1', symbol: 'fwd1/eth0', name, kind, netns: netns.name, apart, log });
 }
 
 /** Everything in a namespace that a mirror could have put there. */

@@ -180,3 +180,38 @@ t.test('a signal that is still pending when the last source goes does not end th
   await turn();
   t.equal(must('fcntl', sys.fcntl(ends.receive, F.GETFL, 0)) & O.ASYNC, 0);
 });
+
+t.test('a source that may rest is drained less often than others while it is ready all the time', async (t) => {
+  const quiet = pair(t);
+  const busy = pair(t);
+  const resting = Object.assign(new Reader(quiet.receive, 1000), { restMs: 5 });
+  const other = new Reader(busy.receive, 1000);
+  armed(t, resting);
+  armed(t, other);
+  let sent = 0;
+  for (let i = 0; i < 300; i++) {
+    // Its queue is full when it was left alone for ten of them.
+    if (sys.sendto(quiet.send, message, message.length, 0, quiet.address) > 0) sent += 1;
+    send(busy);
+    await until(() => other.got === i + 1);
+  }
+  await until(() => resting.got === sent);
+  t.ok(sent > 10, 'it was drained meanwhile');
+  t.ok(resting.drains < other.drains, `${resting.drains} and ${other.drains} drains`);
+});
+
+t.test('a source that is disarmed while it rests is not drained again', async (t) => {
+  const { receive, ...to } = pair(t);
+  const reader = Object.assign(new Reader(receive, 1000), { restMs: 5 });
+  readiness.arm(reader);
+  for (let i = 1; i <= 3; i++) {
+    send(to);
+    await until(() => reader.got === i);
+  }
+  readiness.disarm(reader);
+  send(to);
+  // A timer of the same length that is set later ends later.
+  await new Promise((resolve) => setTimeout(resolve, reader.restMs));
+  await turn();
+  t.equal(reader.got, 3);
+});

@@ -1,0 +1,115 @@
+/**
+ * The system calls by which sockets open, seen as they are made: tells which lists of sockets are worth a look.
+ *
+ *     bind, listen, socket, setsockopt of any process --tracepoint--> hit --lists--> every watcher of this process
+ *
+ * A tracepoint at the exit of a call comes when it is done. One at the entry, where the arguments are that tell the few calls
+ * that matter from the many, comes before, so that its lists are looked at once more a little later.
+ *
+ * Not seen, and left to the polls and audits of the watcher: ports that sending or connecting takes, the address that a raw
+ * socket is bound to, io_uring, calls of 32-bit programs on a 64-bit kernel, shutdown(2) of a listener.
+ */
+import { describe } from '../base/errors.js';
+import type { Tracepoint } from '../sys/tracepoints.js';
+import { Tracepoints } from '../sys/tracepoints.js';
+import type { ListName } from './socket-lists.js';
+
+type Listener = (lists: readonly ListName[]) => void;
+
+/** By when a call that was entered is done. */
+const CALL_DONE_MS = 10;
+
+interface Call extends Tracepoint {
+  readonly lists: readonly ListName[];
+  readonly isEntry?: boolean;
+}
+
+/** SOCK_RAW, alone and with SOCK_NONBLOCK, SOCK_CLOEXEC and both. */
+const RAW_TYPES = [0x3, 0x803, 0x80003, 0x80803];
+
+const CALLS: readonly Call[] = [
+  { name: 'syscalls/sys_exit_bind', filter: 'ret == 0', lists: ['udp', 'udplite', 'packet'] },
+  { name: 'syscalls/sys_exit_listen', filter: 'ret == 0', lists: ['tcp', 'sctp'] },
+  {
+    // AF_PACKET, or a raw socket: both may receive without being bound.
+    name: 'syscalls/sys_enter_socket',
+    filter: ['family == 17', ...RAW_TYPES.map((type) => `type == ${type}`)].join(' || '),
+    lists: ['raw', 'packet'],
+    isEntry: true,
+  },
+  {
+    // SOL_SOCKET: SO_ATTACH_FILTER, SO_DETACH_FILTER.
+    name: 'syscalls/sys_enter_setsockopt',
+    filter: 'level == 1 && (optname == 26 || optname == 27)',
+    lists: ['packet'],
+    isEntry: true,
+  },
+  {
+    // SOL_SOCKET: SO_BINDTODEVICE, SO_BINDTOIFINDEX.
+    name: 'syscalls/sys_enter_setsockopt',
+    filter: 'level == 1 && (optname == 25 || optname == 62)',
+    lists: ['tcp', 'sctp', 'udp', 'udplite', 'raw'],
+    isEntry: true,
+  },
+];
+
+const CALL_OF_POINT: ReadonlyMap<Tracepoint, Call> = new Map(CALLS.map((call) => [call, call]));
+
+/** One for the process: the tracepoints are open while somebody follows. */
+class SocketCalls {
+  private readonly listeners = new Set<Listener>();
+  private readonly entered = new Set<ListName>();
+  private tracepoints: Tracepoints | null = null;
+  private timer: NodeJS.Timeout | undefined;
+
+  /** @returns how to stop @throws what Tracepoints does */
+  follow(listener: Listener): () => void {
+    this.tracepoints ??= new Tracepoints(CALLS, this.hit);
+    this.listeners.add(listener);
+    return () => {
+      if (!this.listeners.delete(listener) || this.listeners.size > 0) return;
+      clearTimeout(this.timer);
+      this.timer = undefined;
+      this.entered.clear();
+      this.tracepoints?.close();
+      this.tracepoints = null;
+    };
+  }
+
+  private readonly hit = (points: ReadonlySet<Tracepoint>): void => {
+    const lists = new Set<ListName>();
+    for (const point of points) {
+      const call = CALL_OF_POINT.get(point);
+      for (const name of call?.lists ?? []) {
+        lists.add(name);
+        if (call?.isEntry === true) this.entered.add(name);
+      }
+    }
+    this.tell(lists);
+    if (this.entered.size > 0) this.timer ??= setTimeout(this.settle, CALL_DONE_MS);
+  };
+
+  private readonly settle = (): void => {
+    this.timer = undefined;
+    const lists = new Set(this.entered);
+    this.entered.clear();
+    this.tell(lists);
+  };
+
+  private tell(lists: ReadonlySet<ListName>): void {
+    for (const listener of [...this.listeners]) listener([...lists]);
+  }
+}
+
+/** The one of the process. */
+export const socketCalls = new SocketCalls();
+
+/** How sockets that open are found on this host, and why not by events. */
+export function socketSources(): { opening: 'events' | 'polling'; why: string } {
+  try {
+    socketCalls.follow(() => undefined)();
+    return { opening: 'events', why: '' };
+  } catch (error) {
+    return { opening: 'polling', why: describe(error) };
+  }
+}

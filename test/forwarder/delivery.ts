@@ -1,0 +1,160 @@
+/** src/forwarder/delivery.ts: who gets a frame, with virtual IFs and files side by side. */
+import t from 'tap';
+import { Counters } from '../../src/base/counters.js';
+import { Delivery } from '../../src/forwarder/delivery.js';
+import { InterfaceRules, type Rule, type VifEnd } from '../../src/forwarder/distribution-table.js';
+import { FlowTable } from '../../src/forwarder/flow-table.js';
+import { compileBpf } from '../../src/packet/bpf-run.js';
+import { FrameView } from '../../src/packet/headers.js';
+import { PKTTYPE } from '../../src/sys/packet-socket.js';
+import { makePeer, makeRule, type PeerEnd } from '../support/fake-peer.js';
+import { ethernet, ipv4, IPV6_B, ipv6, MAC_B, tcp, udp } from '../vectors/packet-frames.js';
+
+let lastVif = 0;
+
+class Bench {
+  readonly rules = new InterfaceRules();
+  readonly counters = new Counters();
+  readonly flows = new FlowTable(
+    () => 0,
+    () => undefined,
+  );
+  readonly ends: PeerEnd[] = [makePeer('ctl1'), makePeer('ctl2')];
+  private readonly view = new FrameView();
+  private readonly delivery: Delivery;
+
+  constructor() {
+    const own = { mac: MAC_B, ip: [Buffer.from([10, 0, 0, 2]), IPV6_B] };
+    this.delivery = new Delivery(this.rules, this.flows, own, this.counters);
+  }
+
+  vif(kind: VifEnd['kind'] = 'tap'): VifEnd {
+    lastVif += 1;
+    return { id: lastVif, kind, stamp: 0 };
+  }
+
+  add(text: string, vif: VifEnd | null, more: Partial<Rule> = {}, index = 0): Rule {
+    const rule = makeRule(this.ends[index]!.peer, text, { vif, ...more });
+    this.rules.add(rule);
+    return rule;
+  }
+
+  socket(text: string, vif: VifEnd, index = 0): Rule {
+    return this.add(text, vif, { mode: 'socket' }, index);
+  }
+
+  /** Up tunnels that got the frame, of both control devices. */
+  give(frame: Buffer, pkttype: number = PKTTYPE.HOST): number[] {
+    const buffer = Buffer.concat([Buffer.alloc(20, 0), frame]);
+    this.view.parse(buffer, 20, frame.length);
+    this.delivery.frame(this.view, buffer, 20, frame.length, 0, pkttype, 1, 2);
+    this.delivery.flush();
+    return this.ends
+      .flatMap(({ channel }) => channel.takeLines())
+      .map((line) => Number(/tunnel=(\d+)/.exec(line)?.[1]));
+  }
+}
+
+const to = (port: number, destination = '10.0.0.2'): Buffer =>
+  ethernet(0x0800, ipv4({ protocol: 17, destination }, udp(4000, port, Buffer.alloc(8))));
+
+t.test('a unicast frame is for the most specific socket, the oldest of equal ones', async (t) => {
+  const bench = new Bench();
+  const any = bench.socket('udp:53', bench.vif());
+  bench.socket('udp:53', bench.vif(), 1);
+  t.same(bench.give(to(53)), [any.upTunnel]);
+  const exact = bench.socket('udp:10.0.0.2:53', bench.vif(), 1);
+  t.same(bench.give(to(53)), [exact.upTunnel]);
+  bench.rules.remove(exact);
+  t.same(bench.give(to(53)), [any.upTunnel]);
+  t.same(bench.give(to(54)), []);
+});
+
+t.test('a control device that is away is passed over', async (t) => {
+  const bench = new Bench();
+  bench.socket('udp:53', bench.vif());
+  const second = bench.socket('udp:53', bench.vif(), 1);
+  bench.ends[0]!.peer.active = false;
+  t.same(bench.give(to(53)), [second.upTunnel]);
+});
+
+t.test('what is forwarded is none of the sockets, and still the files', async (t) => {
+  const bench = new Bench();
+  const vif = bench.vif();
+  bench.socket('udp:53', vif);
+  bench.add('ip:17', vif);
+  const file = bench.add('udp:53', null);
+  t.same(bench.give(to(53, '10.7.7.7')), [file.upTunnel]);
+});
+
+t.test('multicast and broadcast go to every socket, once to each vif', async (t) => {
+  const bench = new Bench();
+  const vif = bench.vif();
+  const sockets = [
+    bench.socket('udp:5353', vif),
+    bench.socket('udp:5353', vif),
+    bench.socket('udp:5353', bench.vif(), 1),
+  ];
+  bench.socket('udp:10.0.0.2:5353', bench.vif());
+  const expected = [sockets[0]?.upTunnel, sockets[2]?.upTunnel];
+  t.same(bench.give(to(5353, '224.0.0.251'), PKTTYPE.MULTICAST), expected);
+  t.same(bench.give(to(5353, '255.255.255.255'), PKTTYPE.BROADCAST), expected);
+  t.same(bench.give(to(5353), PKTTYPE.OTHERHOST), [], 'for another host');
+});
+
+t.test('flows come before sockets, both before copies of the same vif, and files get theirs', async (t) => {
+  const bench = new Bench();
+  const vif = bench.vif();
+  const wayBack = bench.add('ip:253', vif, { mode: 'flow' });
+  const copy = bench.add('*', vif);
+  const other = bench.socket('tcp:50000', bench.vif(), 1);
+  const file = bench.add('*', null);
+  const answer = ethernet(
+    0x0800,
+    ipv4({ protocol: 6 }, tcp({ sourcePort: 80, destinationPort: 50_000 }, Buffer.alloc(0))),
+  );
+  t.same(bench.give(answer), [copy.upTunnel, file.upTunnel, other.upTunnel], 'no flow yet');
+  const view = new FrameView();
+  const sent = ethernet(
+    0x0800,
+    ipv4(
+      { protocol: 6, source: '10.0.0.2', destination: '10.0.0.1' },
+      tcp({ sourcePort: 50_000, destinationPort: 80 }, Buffer.alloc(0)),
+    ),
+  );
+  view.parse(sent, 0, sent.length);
+  bench.flows.sent(view, sent, wayBack);
+  t.same(bench.give(answer), [wayBack.upTunnel, file.upTunnel]);
+});
+
+t.test('neighbour discovery does not go to raw sockets, router discovery does', async (t) => {
+  const bench = new Bench();
+  const raw = bench.add('icmp6', bench.vif());
+  const packet = (type: number): Buffer =>
+    ethernet(0x86dd, ipv6(58, Buffer.concat([Buffer.from([type]), Buffer.alloc(23)])));
+  for (const type of [135, 136, 137]) t.same(bench.give(packet(type)), [], String(type));
+  for (const type of [133, 134, 128]) t.same(bench.give(packet(type)), [raw.upTunnel], String(type));
+});
+
+t.test('a filter keeps from a packet socket what it does not take', async (t) => {
+  const bench = new Bench();
+  // ldh [36]; jeq 53 ? ret 1 : ret 0
+  const filter = compileBpf(
+    Buffer.from('28000000240000001500000135000000060000000100000006000000' + '00000000', 'hex'),
+  );
+  const rule = bench.add('*', bench.vif(), { filter });
+  t.not(filter, null);
+  t.same(bench.give(to(53)), [rule.upTunnel]);
+  t.same(bench.give(to(54)), []);
+  t.equal(rule.dropped, 0, 'that is no loss');
+});
+
+t.test('a tun gets packets without their link layer, tags and padding', async (t) => {
+  const bench = new Bench();
+  const rule = bench.add('*', bench.vif('tun'));
+  const packet = ipv4({ protocol: 17 }, udp(4000, 53, Buffer.alloc(8)));
+  const frame = Buffer.concat([ethernet(0x0800, packet, [[0x8100, 7]]), Buffer.alloc(6)]);
+  t.same(bench.give(frame), [rule.upTunnel]);
+  t.equal(rule.bytes, packet.length);
+  t.same(bench.give(ethernet(0x0806, Buffer.alloc(46))), []);
+});
