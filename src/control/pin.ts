@@ -19,6 +19,7 @@ import { Netlink } from '../sys/netlink.js';
 import { readiness, type Source } from '../sys/readiness.js';
 import { type RouteAnswer, RouteRequests, type RouteSpec, type RuleSpec } from '../sys/route-requests.js';
 import { RTMGRP } from '../sys/rtnetlink.js';
+import { hasVifAlias } from './vif-alias.js';
 
 /** Tables of pins: this many from here on, one for each process that has any. */
 const PIN_TABLE_BASE = 7_430_000;
@@ -26,7 +27,6 @@ const PIN_TABLES = 256;
 const PIN_RULE_PRIORITY = 20_400;
 /** A bit that marks our own lookups. */
 const LOOKUP_MARK = 0x4000_0000;
-const ALIAS_HEAD = 'fwdfs ';
 
 const { EADDRINUSE, EAGAIN } = constants.errno;
 
@@ -175,7 +175,7 @@ class PinKernel implements Source {
       throw error;
     }
     const { ifindex, gateway } = answer;
-    if (ifindex === 0 || this.requests.alias(ifindex)?.startsWith(ALIAS_HEAD) !== false) return null;
+    if (ifindex === 0 || hasVifAlias(this.requests, ifindex)) return null;
     return {
       family: address.length === 4 ? 4 : 6,
       destination: address,

@@ -20,7 +20,8 @@ import { TunDevice } from '../sys/tun.js';
 import type { Attributes, VifKind } from '../tunnel/messages.js';
 import { VifAdmission } from './vif-admission.js';
 import { deviceRules, emptyState, IPV6_MIN_MTU, type MirrorState, mirrorState } from './vif-state.js';
-import { dropRulesOf, sweepVifs, vifAlias } from './vif-sweep.js';
+import { vifAlias } from './vif-alias.js';
+import { dropRulesOf, sweepVifs } from './vif-sweep.js';
 import { setSysctls } from './vif-sysctls.js';
 
 export { sweepVifs } from './vif-sweep.js';

@@ -15,14 +15,8 @@ import { deleteTable, listTables } from '../sys/nftables.js';
 import { RouteRequests } from '../sys/route-requests.js';
 import { sweepPins } from './pin.js';
 import { deviceOfAdmissionTable } from './vif-admission.js';
+import { hasVifAlias } from './vif-alias.js';
 import { deviceOfTable } from './vif-state.js';
-
-const ALIAS_HEAD = 'fwdfs ';
-
-/** By it everyone sees whose device it is; it is there before any rule or table. */
-export function vifAlias(control: string, symbol: string): string {
-  return `${ALIAS_HEAD}${control} ${symbol}`;
-}
 
 /** Takes away the rules that lead to a device's own table. @throws SystemError */
 export function dropRulesOf(requests: RouteRequests, ifindex: number): void {
@@ -52,7 +46,7 @@ function sweepRules(log: Logger): void {
   try {
     for (const rule of requests.rules()) {
       const ifindex = deviceOfTable(rule.table);
-      if (ifindex === 0 || hasOurAlias(requests, ifindex)) continue;
+      if (ifindex === 0 || hasVifAlias(requests, ifindex)) continue;
       requests.removeRule(rule);
       log.info({ table: rule.table }, 'swept a rule of a virtual IF that is gone');
     }
@@ -65,16 +59,11 @@ function sweepRules(log: Logger): void {
 function isOurs(device: string): boolean {
   const requests = new RouteRequests();
   try {
-    return hasOurAlias(requests, ifNameToIndex(device));
+    return hasVifAlias(requests, ifNameToIndex(device));
   } catch (error) {
     if (error instanceof SystemError) return false;
     throw error;
   } finally {
     requests.close();
   }
-}
-
-/** Whether the link is there and a virtual IF, of whichever control device. @throws SystemError */
-export function hasOurAlias(requests: RouteRequests, ifindex: number): boolean {
-  return requests.alias(ifindex)?.startsWith(ALIAS_HEAD) === true;
 }

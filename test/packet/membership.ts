@@ -126,7 +126,7 @@ t.test('a group that is told does not change with the buffer', async (t) => {
   let kept: Buffer = Buffer.alloc(0);
   view.parse(frame, 0, frame.length);
   membershipOf(frame, view, (_, group) => {
-    kept = Buffer.from(group.buffer, group.byteOffset, group.length);
+    kept = group;
   });
   frame.fill(0);
   t.equal(kept.toString('hex'), ALLOWED);

@@ -1,0 +1,34 @@
+import t from 'tap';
+import { readSysctl, writeSysctl } from '../../src/sys/sysctl.js';
+import { inNetns } from '../../src/sys/netns.js';
+import { Netns, withoutRoot } from '../support/netns.js';
+
+t.test('a setting is written and read in the namespace of the thread', { skip: withoutRoot }, async (t) => {
+  const netns = new Netns('sc');
+  t.teardown(() => netns.remove());
+  const path = 'net/ipv4/conf/lo/arp_ignore';
+  const home = readSysctl(path);
+  t.equal(
+    inNetns(netns.name, () => writeSysctl(path, 8)),
+    true,
+  );
+  t.equal(
+    inNetns(netns.name, () => readSysctl(path)),
+    '8',
+  );
+  t.equal(netns.run('sysctl -n net.ipv4.conf.lo.arp_ignore').trim(), '8');
+  t.equal(readSysctl(path), home);
+});
+
+t.test('a setting that this kernel has not is null, and not written', async (t) => {
+  t.equal(readSysctl('net/ipv4/conf/lo/fwdfs'), null);
+  t.equal(writeSysctl('net/ipv4/conf/lo/fwdfs', 1), false);
+});
+
+t.test('a value that is refused throws with the errno', { skip: withoutRoot }, async (t) => {
+  const netns = new Netns('sc');
+  t.teardown(() => netns.remove());
+  t.throws(() => inNetns(netns.name, () => writeSysctl('net/ipv4/conf/lo/arp_ignore', 'x')), {
+    message: /arp_ignore: EINVAL/,
+  });
+});
