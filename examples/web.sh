@@ -14,7 +14,7 @@ except OSError: print("nobody answers")' http://10.9.0.1/
 }
 
 bin/fwdfs vif add -m "$FWD" fwd1/eth0
-python3 -m http.server --directory "$work" 80 > /tmp/srv.log 2>&1 &
+ip netns exec "$CONTROL_NETNS" python3 -m http.server --directory "$work" 80 > /dev/null 2>&1 &
 server=$!
 trap 'kill "$server" 2> /dev/null || true; bin/fwdfs vif remove -m "$FWD" fwd1/eth0; rm -rf "$work"' EXIT
 for _ in $(seq 50); do [ "$(get)" = 'nobody answers' ] || break; done

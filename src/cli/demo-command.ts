@@ -26,7 +26,13 @@ async function requireHost(): Promise<void> {
 async function runIn(lab: DemoLab, [command = '', ...args]: readonly string[]): Promise<void> {
   const child = spawn(command, args, {
     stdio: 'inherit',
-    env: { ...process.env, FWD: lab.mountPoint, NODE_NETNS: lab.netns('node'), FORWARDER_NETNS: lab.netns('fwd') },
+    env: {
+      ...process.env,
+      FWD: lab.mountPoint,
+      NODE_NETNS: lab.netns('node'),
+      FORWARDER_NETNS: lab.netns('fwd'),
+      CONTROL_NETNS: lab.netns('ctl'),
+    },
   });
   await new Promise<void>((resolve, reject) => {
     child.once('error', reject);
@@ -90,7 +96,10 @@ export function addDemoCommand(program: Command): void {
   program
     .command('demo')
     .description('everything on one machine, in network namespaces, ready to play with')
-    .argument('[command...]', 'run this in the demo, with FWD, NODE_NETNS and FORWARDER_NETNS set, and end with it')
+    .argument(
+      '[command...]',
+      'run this in the demo, with FWD, NODE_NETNS, FORWARDER_NETNS and CONTROL_NETNS set, and end with it',
+    )
     .option('--exit', 'show it and end')
     .addHelpText(
       'after',

@@ -9,6 +9,12 @@ import { FwdfsError, SystemError } from '../base/errors.js';
 
 const E = constants.errno;
 
+/**
+ * A flood of packets while the main loop is busy fills the pipe by which Node learns of signals, and the end of a child is
+ * lost with those of SIGIO; it is looked for again after this time.
+ */
+const LOST_SIGNAL_MS = 1000;
+
 export interface NftTable {
   /** `ip`, `ip6`, `inet`, `arp`, `bridge` or `netdev`. */
   readonly family: string;
@@ -79,10 +85,13 @@ function nft(args: readonly string[], input: string): Promise<string> {
     // An nft that ends before it read the script is judged by its exit status.
     child.stdin.on('error', () => undefined);
     child.on('error', (cause) => {
+      clearInterval(nudge);
       const absent = 'code' in cause && cause.code === 'ENOENT';
       reject(absent ? new FwdfsError('host-lacks', 'the nft command is not installed', { cause }) : cause);
     });
+    const nudge = setInterval(() => process.kill(process.pid, 'SIGCHLD'), LOST_SIGNAL_MS);
     child.on('close', (status) => {
+      clearInterval(nudge);
       if (status === 0) resolve(Buffer.concat(stdout).toString());
       else reject(failure(Buffer.concat(stderr).toString()));
     });
