@@ -73,6 +73,33 @@ for (const kind of KINDS) {
   );
 }
 
+t.test(
+  'a file of the same interface shows the bulk of a virtual IF as wire frames with finished checksums',
+  { skip: withoutRoot },
+  async (t) => {
+    const lab = await InteropLab.start();
+    t.teardown(() => lab.stop());
+    const { node, ctl } = lab.lab;
+    await lab.addVif();
+    lab.daemon(ctl, nginx(lab, { large: randomBytes(2 << 20) }));
+    await lab.untilRule('tcp:80');
+    const reader = await lab.lab.reader('eth0:tcp:both');
+    const result = await lab.on(node, ['curl', '-sS', '--max-time', '20', 'http://10.9.0.1/large']);
+    t.equal(result.stdout.length, 2 << 20, result.stderr);
+    await reader.untilOutput((output) => output.length > 2 << 20);
+    await reader.kill('SIGINT');
+    const file = lab.file('both.pcap', reader.output);
+    const said = await lab.says(node, 'tcpdump', '-nvvr', file);
+    const sums = said.match(/cksum 0x[0-9a-f]+ \((correct|incorrect)/g) ?? [];
+    t.ok(sums.filter((sum) => sum.endsWith('(correct')).length > 1000, `${sums.length} checksums`);
+    t.same(
+      sums.filter((sum) => sum.endsWith('(incorrect')),
+      [],
+    );
+    t.notMatch(said, /bad-len|length [0-9]{5}/, 'nothing is longer than a wire frame');
+  },
+);
+
 function hash(bytes: Buffer): string {
   return createHash('sha256').update(bytes).digest('hex');
 }
