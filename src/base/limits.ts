@@ -76,6 +76,8 @@ export const COARSE_FILTER_MAX_ADDRESSES = 64;
 export const FRAGMENT_TABLE_SIZE = 1024;
 /** How long the fragments of a datagram are followed. */
 export const FRAGMENT_TIME_MS = 30_000;
+/** A virtual IF of a configuration file that can't be made yet is tried again this often. */
+export const VIF_RETRY_MS = 5000;
 /** Virtual IFs of one control device. */
 export const MAX_VIFS = 256;
 /** Flows of virtual IFs at one interface. */

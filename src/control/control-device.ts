@@ -120,6 +120,7 @@ export class ControlDevice {
       log: this.options.log,
     });
     this.links.set(name, link);
+    this.vifs.addresses.follow(link, source.url);
     const vifs = new VifCommands(link, this.vifs, this.options.log);
     this.directories.set(name, new ForwarderDirectory(link, new ForwarderCommands(new RuleCommands(link), vifs)));
     return link;
@@ -129,6 +130,7 @@ export class ControlDevice {
     const link = this.links.get(name);
     if (link === undefined) throw new FwdfsError('no-such-forwarder', name);
     await this.vifs.removeOf(link);
+    this.vifs.addresses.forget(link);
     link.close('the forwarder was removed');
     this.links.delete(name);
     this.directories.delete(name);

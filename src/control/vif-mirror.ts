@@ -19,7 +19,7 @@ import { RouteRequests } from '../sys/route-requests.js';
 import { TunDevice } from '../sys/tun.js';
 import type { Attributes, VifKind } from '../tunnel/messages.js';
 import { VifAdmission } from './vif-admission.js';
-import { deviceRules, emptyState, IPV6_MIN_MTU, type MirrorState, mirrorState } from './vif-state.js';
+import { broadcastOf, deviceRules, emptyState, IPV6_MIN_MTU, type MirrorState, mirrorState } from './vif-state.js';
 import { vifAlias } from './vif-alias.js';
 import { dropRulesOf, sweepVifs } from './vif-sweep.js';
 import { setSysctls } from './vif-sysctls.js';
@@ -105,6 +105,12 @@ export class VifMirror {
   /** As applied last, 4 or 16 bytes each. */
   get addresses(): readonly Buffer[] {
     return Array.from(this.state.addresses.values(), ({ address }) => address);
+  }
+
+  /** At what its sockets receive: its addresses, and the broadcast addresses of their IPv4 prefixes. */
+  get receiving(): readonly Buffer[] {
+    const broadcasts = Array.from(this.state.addresses.values(), broadcastOf).filter((address) => address !== null);
+    return [...this.addresses, ...broadcasts];
   }
 
   /** Makes the device what the forwarder's interface is; null: it is not there now (carrier off, nothing else changes). */

@@ -187,6 +187,12 @@ function networkOf(address: Buffer, prefixLength: number): Buffer {
   );
 }
 
+/** The broadcast address of an IPv4 prefix; null where there is none. */
+export function broadcastOf({ address, prefixLength }: InterfaceAddress): Buffer | null {
+  if (address.length !== 4 || prefixLength > 30) return null;
+  return Buffer.from(address.map((byte, index) => byte | (0xff >> Math.min(8, Math.max(0, prefixLength - 8 * index)))));
+}
+
 function byText<T>(items: readonly T[], textOf: (item: T) => string): Map<string, T> {
   const found = new Map<string, T>();
   for (const item of items) if (!found.has(textOf(item))) found.set(textOf(item), item);

@@ -44,6 +44,10 @@ export class Vif implements TunSink, FrameReader, VifEnd, RuleVif {
   readonly neighbours: VifNeighbours;
   /** The forwarder has its tunnel, or has it anew: its rules can be set. */
   onEstablished: () => void = () => undefined;
+  /** The device is gone: someone else took it away. */
+  onFailed: () => void = () => undefined;
+  /** The forwarder withdrew it: it has no right, or the interface is of another kind. */
+  isWithdrawn = false;
   framesIn = 0;
   framesOut = 0;
   private readonly view = new FrameView();
@@ -85,11 +89,6 @@ export class Vif implements TunSink, FrameReader, VifEnd, RuleVif {
     this.established();
   }
 
-  /** The forwarder withdrew it: it has no right, or the interface is of another kind. */
-  get isWithdrawn(): boolean {
-    return this.wayBack.failure !== null;
-  }
-
   /** After it was withdrawn: asks for it anew. */
   async renew(): Promise<void> {
     const { link } = this.options;
@@ -97,6 +96,8 @@ export class Vif implements TunSink, FrameReader, VifEnd, RuleVif {
     this.down = null;
     this.wayBack = this.makeWayBack();
     await this.connect();
+    this.isWithdrawn = false;
+    this.established();
     this.wake();
   }
 
@@ -177,7 +178,8 @@ export class Vif implements TunSink, FrameReader, VifEnd, RuleVif {
   }
 
   failed(errno: number): void {
-    this.options.log.warn({ vif: this.symbol, errno }, 'the device of a virtual IF failed');
+    this.options.log.warn({ vif: this.symbol, errno }, 'the device of a virtual IF is gone');
+    this.onFailed();
   }
 
   // --- FrameReader: what arrives ---
@@ -191,7 +193,9 @@ export class Vif implements TunSink, FrameReader, VifEnd, RuleVif {
 
   /** It was withdrawn: no carrier. */
   end(): void {
-    if (this.isWithdrawn) this.options.mirror.apply(null);
+    if (this.wayBack.failure === null) return;
+    this.isWithdrawn = true;
+    this.options.mirror.apply(null);
   }
 
   /** Nothing of it is left, here and at the forwarder. */

@@ -11,14 +11,14 @@
 import { readlinkSync } from 'node:fs';
 import { Changes } from '../base/changes.js';
 import { describe, FwdfsError, hasCode } from '../base/errors.js';
-import { MAX_VIFS } from '../base/limits.js';
+import { MAX_VIFS, VIF_RETRY_MS } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import { ETHERTYPE_ARP, type ProtocolAddress } from '../packet/protocol-address.js';
 import { hasCapability } from '../sys/capabilities.js';
 import { inNetns } from '../sys/netns.js';
 import type { Attributes, VifKind } from '../tunnel/messages.js';
 import type { ForwarderLink } from './forwarder-link.js';
-import { LinkPin } from './pin.js';
+import { LinkAddresses } from './link-addresses.js';
 import { SocketWatcher, type WatchedSocket } from './socket-watcher.js';
 import type { ReceptionTable } from './tables.js';
 import { Vif } from './vif.js';
@@ -26,6 +26,7 @@ import { sweepVifs, VifMirror } from './vif-mirror.js';
 import { VifRules } from './vif-rules.js';
 
 const LINKTYPE_ETHERNET = 1;
+const IFF_LOOPBACK = 8;
 
 export interface VifRequest {
   readonly interface: string;
@@ -47,6 +48,8 @@ export interface VifsOptions {
 }
 
 interface Entry {
+  /** Something about the interface, or about what may be mirrored, is other than before. */
+  readonly update: () => void;
   readonly request: VifRequest;
   readonly link: ForwarderLink;
   readonly vif: Vif;
@@ -70,12 +73,16 @@ export class Vifs {
   /** Keys of those that are being made. */
   private readonly adding = new Set<string>();
   private readonly watched = new Map<string, Watched>();
-  private readonly pins: LinkPin;
+  /** Of the forwarders. */
+  readonly addresses: LinkAddresses;
   private swept: Promise<void> | null = null;
 
   constructor(options: VifsOptions) {
     this.options = options;
-    this.pins = new LinkPin(options.log);
+    this.addresses = new LinkAddresses(options.log);
+    this.addresses.changes.listen(() => {
+      for (const { update } of this.entries.values()) update();
+    });
   }
 
   /** Removes what a crash left. Once; later calls wait for the first. Who may not make devices left none. */
@@ -101,7 +108,11 @@ export class Vifs {
     const key = this.keyOf(name, request.netns);
     if (this.entries.has(key) || this.adding.has(key)) throw new FwdfsError('already-there', `virtual IF ${name}`);
     if (this.entries.size >= MAX_VIFS) throw new FwdfsError('too-many', `there are ${MAX_VIFS} virtual IFs`);
-    if (this.isOwn(request.netns)) requireOther(link, attributes);
+    if ((attributes.flags & IFF_LOOPBACK) !== 0) {
+      throw new FwdfsError('bad-command', `${link.name}/${request.interface} is a loopback interface`);
+    }
+    const address = this.isOwn(request.netns) ? this.addresses.among(attributes) : undefined;
+    if (address !== undefined) throw new FwdfsError('mirrors-link', `a forwarder is reached at ${address}`);
     this.adding.add(key);
     let entry: Entry;
     try {
@@ -112,7 +123,7 @@ export class Vifs {
       this.adding.delete(key);
     }
     this.changes.tell();
-    this.follow(entry);
+    this.follow(key, entry);
     await entry.rules.settled();
     return name;
   }
@@ -120,22 +131,28 @@ export class Vifs {
   /** Adds it as soon as it can be: tried now, and whenever something about the forwarder's interfaces changes. */
   configure(link: ForwarderLink, request: VifRequest): void {
     const { log } = this.options;
-    let trying = false;
+    let isTrying = false;
+    let isMissed = false;
     let told = '';
     const attempt = async (): Promise<void> => {
-      if (trying) return;
-      trying = true;
+      isMissed = isTrying;
+      if (isTrying) return;
+      isTrying = true;
       try {
         await this.add(link, request);
         stop();
+        clearInterval(timer);
       } catch (error) {
         const reason = describe(error);
         const isEarly = hasCode(error, 'not-connected', 'no-such-interface') || reason === told;
         if (!isEarly) log.warn({ interface: `${link.name}/${request.interface}`, reason }, 'virtual IF not added yet');
         told = isEarly ? told : reason;
       }
-      trying = false;
+      isTrying = false;
+      if (isMissed) void attempt();
     };
+    // A network namespace comes without a word.
+    const timer = setInterval(() => void attempt(), VIF_RETRY_MS).unref();
     const stop = link.changes.interfaces.listen(() => void attempt());
     void attempt();
   }
@@ -151,7 +168,7 @@ export class Vifs {
       const watched = this.watch(request.netns);
       const isOwn = this.isOwn(request.netns);
       const old = isOwn ? [...watched.sockets.values()] : [];
-      if (isOwn) undo.push(this.pins.pin(link.state.remoteAddress));
+      if (isOwn) undo.push(this.addresses.hold());
       const symbol = `${link.name}/${request.interface}`;
       const { netns } = request;
       mirror = await VifMirror.create({ control, symbol, name, kind, netns, apart: !isOwn, log });
@@ -165,7 +182,7 @@ export class Vifs {
           interface: request.interface,
           vif: made,
           mirror,
-          view: () => ({ ifindexes: new Set([device.ifindex]), addresses: there.addresses, kind }),
+          view: () => ({ ifindexes: new Set([device.ifindex]), addresses: there.receiving, kind }),
           expose: request.expose,
           reader: made,
           onChange: () => {
@@ -177,7 +194,7 @@ export class Vifs {
         old,
       );
       made.onEstablished = () => {
-        made.interfaceIs(this.attributesOf(link, request.interface));
+        made.interfaceIs(this.attributesOf(link, request));
         rules.retry();
       };
       await made.start();
@@ -185,7 +202,7 @@ export class Vifs {
       undo.push(() => this.unwatch(rules));
       rules.changed([...watched.sockets.values()], []);
       log.info({ vif: name, interface: symbol, kind }, 'virtual IF added');
-      return { request, link, vif: made, rules, undo };
+      return { request, link, vif: made, rules, undo, update: this.follower(link, request, made, rules) };
     } catch (error) {
       for (const step of undo.reverse()) step();
       this.unwatchUnused();
@@ -194,13 +211,20 @@ export class Vifs {
     }
   }
 
-  private attributesOf(link: ForwarderLink, interfaceName: string): Attributes | null {
-    return link.interfaces.get(interfaceName)?.attributes ?? null;
+  /** What the device is to be like; null: nobody knows, or the interface is not there. */
+  private attributesOf(link: ForwarderLink, { interface: name, netns }: VifRequest): Attributes | null {
+    const attributes = link.interfaces.get(name)?.attributes ?? null;
+    if (attributes === null || !this.isOwn(netns)) return attributes;
+    const address = this.addresses.among(attributes);
+    if (address === undefined) return attributes;
+    const symbol = `${link.name}/${name}`;
+    this.options.log.warn({ interface: symbol, address }, 'a forwarder is reached there: not mirrored, use --netns');
+    return this.addresses.without(attributes);
   }
 
-  /** From now on the device is what the forwarder's interface is. */
-  private follow(entry: Entry): void {
-    const { link, request, rules, vif, undo } = entry;
+  /** What has the device be what the forwarder's interface is now. */
+  private follower(link: ForwarderLink, request: VifRequest, vif: Vif, rules: VifRules): () => void {
+    const { log } = this.options;
     let isRenewed = false;
     const renew = async (): Promise<void> => {
       if (isRenewed || !vif.isWithdrawn || link.interfaces.get(request.interface)?.rights.has('vif') !== true) return;
@@ -208,44 +232,57 @@ export class Vifs {
       try {
         await vif.renew();
       } catch (error) {
-        this.options.log.warn({ vif: vif.symbol, reason: describe(error) }, 'a virtual IF that was withdrawn stays so');
+        // Asked again when the rights are others.
+        log.debug({ vif: vif.symbol, reason: describe(error) }, 'a virtual IF that was withdrawn stays so');
       }
       isRenewed = false;
     };
-    const update = (): void => {
+    return () => {
       void renew();
       try {
-        vif.interfaceIs(this.attributesOf(link, request.interface));
+        vif.interfaceIs(this.attributesOf(link, request));
       } catch (error) {
-        this.options.log.warn(
-          { vif: vif.symbol, reason: describe(error) },
-          'a virtual IF does not follow its interface',
-        );
+        log.warn({ vif: vif.symbol, reason: describe(error) }, 'a virtual IF does not follow its interface');
       }
       rules.review();
       rules.retry();
       this.changes.tell();
     };
+  }
+
+  private follow(key: string, entry: Entry): void {
+    const { link, vif, undo, update } = entry;
     undo.push(link.changes.interfaces.listen(update));
     undo.push(
       link.changes.state.listen(() => {
         if (!link.isConnected) vif.disconnected();
       }),
     );
+    vif.onFailed = () => void this.end(key, entry);
+    update();
   }
 
-  /** @param name of the device, or of the interface @throws FwdfsError no-such-vif */
-  async remove(link: ForwarderLink, name: string): Promise<void> {
-    for (const [key, entry] of this.entries) {
-      if (entry.link !== link || (entry.vif.symbol !== name && entry.request.interface !== name)) continue;
-      await this.end(key, entry);
-      return;
+  /**
+   * @param name of the device, or of the interface where it has one virtual IF only
+   * @param netns where it is; null: wherever
+   * @throws FwdfsError no-such-vif, bad-command
+   */
+  async remove(link: ForwarderLink, name: string, netns: string | null = null): Promise<void> {
+    const place = netns === null ? '' : namespaceOf(netns);
+    const own = [...this.entries].filter(([key, entry]) => entry.link === link && key.startsWith(place));
+    const named = own.filter(([, { vif }]) => vif.symbol === name);
+    const found = named.length > 0 ? named : own.filter(([, { request }]) => request.interface === name);
+    const [one] = found;
+    if (one === undefined) throw new FwdfsError('no-such-vif', `${link.name} has no virtual IF ${name}`);
+    if (found.length > 1) {
+      const names = found.map(([, { vif }]) => vif.symbol).join(', ');
+      throw new FwdfsError('bad-command', `${link.name}/${name} has several virtual IFs: ${names}`);
     }
-    throw new FwdfsError('no-such-vif', `${link.name} has no virtual IF ${name}`);
+    await this.end(...one);
   }
 
   private async end(key: string, entry: Entry): Promise<void> {
-    this.entries.delete(key);
+    if (!this.entries.delete(key)) return;
     entry.rules.close();
     for (const step of entry.undo.reverse()) step();
     await entry.vif.remove();
@@ -313,7 +350,7 @@ export class Vifs {
       `${link.name}/${request.interface}`,
       vif.options.kind,
       request.netns === '' ? '-' : request.netns,
-      vif.isWithdrawn ? 'withdrawn' : vif.id === 0 ? 'lost' : link.isConnected ? 'active' : 'suspended',
+      stateOf(link, request, vif),
       String(rules.count),
       String(vif.framesIn),
       String(vif.framesOut),
@@ -324,6 +361,13 @@ export class Vifs {
   ruleRows(): string[][] {
     return [...this.entries.values()].flatMap(({ rules }) => rules.rows());
   }
+}
+
+function stateOf(link: ForwarderLink, request: VifRequest, vif: Vif): string {
+  if (vif.isWithdrawn) return 'withdrawn';
+  if (vif.id === 0) return 'lost';
+  if (!link.isConnected) return 'suspended';
+  return link.interfaces.has(request.interface) ? 'active' : 'absent';
 }
 
 export const VIF_COLUMNS = ['vif', 'interface', 'kind', 'netns', 'state', 'rules', 'frames_in', 'frames_out', 'groups'];
@@ -341,11 +385,4 @@ function kindOf({ kind, interface: name }: VifRequest, { linkType }: Attributes)
   const isEthernet = linkType === LINKTYPE_ETHERNET;
   if (kind === 'tap' && !isEthernet) throw new FwdfsError('bad-command', `${name} is no Ethernet interface: use tun`);
   return kind ?? (isEthernet ? 'tap' : 'tun');
-}
-
-/** The address at which the forwarder is reached would become one of this host's own. */
-function requireOther(link: ForwarderLink, { inet, inet6 }: Attributes): void {
-  const { remoteAddress } = link.state;
-  if (![...inet, ...inet6].some((prefix) => prefix.split('/')[0] === remoteAddress)) return;
-  throw new FwdfsError('mirrors-link', `${link.name} is reached at ${remoteAddress}`);
 }
