@@ -17,7 +17,9 @@ import type { ListName } from './socket-lists.js';
 type Listener = (lists: readonly ListName[]) => void;
 
 /** By when a call that was entered is done. */
-const CALL_DONE_MS = 10;
+const CALL_DONE_MS = 5;
+/** When its lists are looked at once more, unless a hit had them looked at after CALL_DONE_MS. */
+const SETTLE_MS = 12;
 
 interface Call extends Tracepoint {
   readonly lists: readonly ListName[];
@@ -25,15 +27,21 @@ interface Call extends Tracepoint {
 }
 
 /** SOCK_RAW, alone and with SOCK_NONBLOCK, SOCK_CLOEXEC and both. */
-const RAW_TYPES = [0x3, 0x803, 0x80003, 0x80803];
+const RAW_TYPES = [0x3, 0x803, 0x80003, 0x80803].map((type) => `type == ${type}`).join(' || ');
 
 const CALLS: readonly Call[] = [
-  { name: 'syscalls/sys_exit_bind', filter: 'ret == 0', lists: ['udp', 'udplite', 'packet'] },
+  {
+    // At least a sockaddr_in. One of netlink is shorter: each look-up of a name binds one.
+    name: 'syscalls/sys_enter_bind',
+    filter: 'addrlen >= 16',
+    lists: ['udp', 'udplite', 'packet'],
+    isEntry: true,
+  },
   { name: 'syscalls/sys_exit_listen', filter: 'ret == 0', lists: ['tcp', 'sctp'] },
   {
-    // AF_PACKET, or a raw socket: both may receive without being bound.
+    // AF_PACKET, or a raw socket of AF_INET or AF_INET6: both may receive without being bound.
     name: 'syscalls/sys_enter_socket',
-    filter: ['family == 17', ...RAW_TYPES.map((type) => `type == ${type}`)].join(' || '),
+    filter: `family == 17 || ((family == 2 || family == 10) && (${RAW_TYPES}))`,
     lists: ['raw', 'packet'],
     isEntry: true,
   },
@@ -59,6 +67,8 @@ const CALL_OF_POINT: ReadonlyMap<Tracepoint, Call> = new Map(CALLS.map((call) =>
 class SocketCalls {
   private readonly listeners = new Set<Listener>();
   private readonly entered = new Set<ListName>();
+  /** The last of them. */
+  private enteredAt = 0;
   private tracepoints: Tracepoints | null = null;
   private timer: NodeJS.Timeout | undefined;
 
@@ -77,7 +87,9 @@ class SocketCalls {
   }
 
   private readonly hit = (points: ReadonlySet<Tracepoint>): void => {
-    const lists = new Set<ListName>();
+    const now = performance.now();
+    // Where calls come one after another, each hit settles those before.
+    const lists = now - this.enteredAt < CALL_DONE_MS ? new Set<ListName>() : this.takeEntered();
     for (const point of points) {
       const call = CALL_OF_POINT.get(point);
       for (const name of call?.lists ?? []) {
@@ -86,15 +98,26 @@ class SocketCalls {
       }
     }
     this.tell(lists);
-    if (this.entered.size > 0) this.timer ??= setTimeout(this.settle, CALL_DONE_MS);
+    if (![...points].some((point) => CALL_OF_POINT.get(point)?.isEntry === true)) return;
+    this.enteredAt = now;
+    this.timer ??= setTimeout(this.settle, SETTLE_MS);
   };
 
   private readonly settle = (): void => {
     this.timer = undefined;
     const lists = new Set(this.entered);
-    this.entered.clear();
+    if (performance.now() - this.enteredAt >= CALL_DONE_MS) this.entered.clear();
+    else this.timer = setTimeout(this.settle, SETTLE_MS);
     this.tell(lists);
   };
+
+  private takeEntered(): Set<ListName> {
+    clearTimeout(this.timer);
+    this.timer = undefined;
+    const lists = new Set(this.entered);
+    this.entered.clear();
+    return lists;
+  }
 
   private tell(lists: ReadonlySet<ListName>): void {
     for (const listener of [...this.listeners]) listener([...lists]);

@@ -46,6 +46,28 @@ t.test('each call that opens a socket names the lists where it is found', { skip
   }
 });
 
+t.test('sockets of netlink, which every look-up of a name opens, wake nobody', { skip: withoutRoot }, async (t) => {
+  const netns = new Netns('sc');
+  t.teardown(() => netns.remove());
+  const process = await SocketProcess.start(netns);
+  t.teardown(() => process.kill());
+  await process.run('import time');
+  await process.run('netlink = lambda: socket(AF_NETLINK, SOCK_RAW, 0).bind((0, 0))');
+  const count = 40;
+  let told = 0;
+  t.teardown(socketCalls.follow(() => void (told += 1)));
+  // Calls of the rest of the machine are told of as well, so a round may be spoilt.
+  await until(
+    async () => {
+      told = 0;
+      await process.run(`[(netlink(), time.sleep(0.01)) for i in range(${count})]`);
+      return told < count / 4;
+    },
+    10_000,
+    () => `${count} sockets of netlink: told ${told} times`,
+  );
+});
+
 t.test('all who follow are told; with the last one the tracepoints are closed', { skip: withoutRoot }, async (t) => {
   const netns = new Netns('sc');
   t.teardown(() => netns.remove());
