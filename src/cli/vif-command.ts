@@ -36,8 +36,11 @@ export async function explainVif(reader: MountReader, path: string, flags: VifFl
   switch (error.code) {
     case 'ENETDOWN':
       return new Error((await whyNotConnected(reader, forwarder)) || `${path}: ENETDOWN`);
-    case 'ENOENT':
-      return new Error(`${path} or network namespace ${flags.netns ?? '-'} is not there: see fwdfs ls, fwdfs vif list`);
+    case 'ENOENT': {
+      const names = await reader.list(`${forwarder}/.if`);
+      if (!names.includes(name)) return new Error(`${forwarder} has no interface ${name}: see fwdfs ls`);
+      return new Error(`there is no network namespace ${flags.netns ?? ''}: ip netns add ${flags.netns ?? ''}`);
+    }
     case 'EEXIST':
     case 'EBUSY':
       return new Error(`a device ${device} is there already: give another --name, or fwdfs vif remove ${path}`);
@@ -50,7 +53,9 @@ export async function explainVif(reader: MountReader, path: string, flags: VifFl
     case 'EPERM':
       return new Error('the control device may not make devices: run fwdfs mount as root');
     case 'EINVAL':
-      return new Error(`${device} can't be made: a name has at most 15 characters, tap is for Ethernet interfaces`);
+      return new Error(
+        `${device} of ${path} can't be made: a name has 1 to 15 characters without / : % and quotes, tap is for Ethernet, lo can't be mirrored`,
+      );
     default:
       return new Error(`${path}: ${error.code}; the log of fwdfs mount says more`);
   }
@@ -69,15 +74,19 @@ async function add(path: string, flags: VifFlags): Promise<void> {
   });
 }
 
-async function remove(path: string, flags: MountFlags): Promise<void> {
+async function remove(path: string, flags: VifFlags): Promise<void> {
   const { forwarder, name } = splitName(path, 'fwd1/eth0');
   await onMount(flags, async (reader) => {
     await requireForwarder(reader, forwarder);
     try {
-      await reader.write(`${forwarder}/.ctl`, `vif remove ${name}\n`);
+      const where = flags.netns === undefined ? '' : ` netns=${flags.netns}`;
+      await reader.write(`${forwarder}/.ctl`, `vif remove ${name}${where}\n`);
     } catch (error) {
-      const absent = error instanceof FileError && error.code === 'ENOENT';
-      throw absent ? new Error(`there is no virtual IF of ${path}: see fwdfs vif list`) : error;
+      if (!(error instanceof FileError)) throw error;
+      if (error.code === 'ENOENT') throw new Error(`there is no virtual IF of ${path}: see fwdfs vif list`);
+      if (error.code === 'EINVAL')
+        throw new Error(`${path} has several virtual IFs: name the device, see fwdfs vif list`);
+      throw error;
     }
   });
 }
@@ -137,6 +146,7 @@ Examples:
     .command('remove')
     .description('take a virtual IF down: nothing of it is left')
     .argument('<forwarder/interface>', 'the interface, or the name of the device: fwd1/eth0, fwd1/fwd1-eth0')
+    .option('--netns <netns>', 'in which network namespace, where one name is in several')
     .addOption(mountOption())
     .addHelpText('after', '\nExamples:\n  $ fwdfs vif remove fwd1/eth0')
     .action(action(remove));

@@ -181,6 +181,8 @@ class PinKernel implements Source {
       destination: address,
       prefixLength: 8 * address.length,
       gateway,
+      // It may stand on a route of the control device's own.
+      onlink: gateway !== null,
       ifindex,
       table: this.table,
       metric: 0,

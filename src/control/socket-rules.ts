@@ -32,6 +32,8 @@ export interface VifView {
 
 const IPPROTO_RAW = 255;
 const ETH_P_ALL = 3;
+const ETH_P_802_3 = 1;
+const ETH_P_802_2 = 4;
 const ETHERTYPE_IPV4 = 0x0800;
 const ETHERTYPE_IPV6 = 0x86dd;
 const NONE: readonly ProtocolAddress[] = [];
@@ -45,7 +47,8 @@ export function rulesOf(socket: WatchedSocket, vif: VifView): readonly ProtocolA
     case 'datagram':
       return socket.port === 0 ? NONE : ofAddress(socket, vif, `:${socket.port}`);
     case 'raw':
-      return socket.protocol === IPPROTO_RAW ? NONE : ofAddress(socket, vif, '');
+      // One for TCP or UDP sees what other sockets get; to have all of it cross would take the forwarder's own away.
+      return socket.protocol === IPPROTO_RAW || hasPorts(socket.protocol) ? NONE : ofAddress(socket, vif, '');
     case 'packet':
       return ofEtherType(socket.protocol, vif);
     case 'ping':
@@ -76,7 +79,9 @@ function isBroadcast(address: Buffer): boolean {
 
 function ofEtherType(etherType: number, vif: VifView): readonly ProtocolAddress[] {
   if (etherType === ETH_P_ALL) return [ANY_PROTOCOL];
-  // Numbers below are no ether types but the kernel's own kinds of frames, such as 802.2.
+  // 802.3 frames have a length where others have their type, so they can't be named; the kernel sorts out the rest.
+  if (etherType === ETH_P_802_3 || etherType === ETH_P_802_2) return vif.kind === 'tap' ? [ANY_PROTOCOL] : NONE;
+  // Other numbers below are the kernel's own kinds of frames.
   if (etherType < ETHERTYPE_MIN) return NONE;
   if (vif.kind === 'tun' && etherType !== ETHERTYPE_IPV4 && etherType !== ETHERTYPE_IPV6) return NONE;
   return [parseProtocolAddress(`ether:${etherType}`)];

@@ -57,6 +57,8 @@ export function admissionRuleset(table: string, device: string): string {
     'type filter hook prerouting priority mangle + 1; policy accept;',
     `iifname != ${name} accept`,
     'ct state established,related accept',
+    // Segments of connections that are not ours belong to the forwarder's own, and must not be reset.
+    'tcp flags & (fin | syn | rst | ack) != syn drop',
     'icmpv6 type nd-neighbor-advert accept',
     'icmpv6 type { nd-neighbor-solicit, nd-redirect } drop',
     'fib daddr type { local, broadcast, multicast } jump asked',

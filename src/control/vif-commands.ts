@@ -2,7 +2,7 @@
  * The `vif` commands of a forwarder's `.ctl`, and what a configuration file says of virtual IFs: one form for both.
  *
  *     vif add INTERFACE [name=N] [kind=tap|tun] [netns=NS] [expose=LIST] [hold]
- *     vif remove NAME            of the device or of the interface
+ *     vif remove NAME [netns=NS] of the device or of the interface
  *
  * `hold`: it goes when whoever wrote the command closes the file, also by dying.
  */
@@ -45,6 +45,10 @@ export function parseVifRequest(words: readonly string[]): VifRequest {
   };
 }
 
+const NETNS = 'netns=';
+const isNetns = (words: readonly string[]): boolean =>
+  words.length === 2 && (words[1] ?? '').startsWith(NETNS) && words[1] !== NETNS;
+
 export class VifCommands {
   private readonly link: ForwarderLink;
   private readonly vifs: Vifs;
@@ -63,8 +67,8 @@ export class VifCommands {
       const hold = rest.at(-1) === 'hold';
       const name = await this.vifs.add(this.link, parseVifRequest(hold ? rest.slice(0, -1) : rest));
       if (hold) opener.onRelease(() => void this.release(name));
-    } else if (verb === 'remove' && rest.length === 1) {
-      await this.vifs.remove(this.link, rest[0] ?? '');
+    } else if (verb === 'remove' && rest[0] !== undefined && (rest.length === 1 || isNetns(rest))) {
+      await this.vifs.remove(this.link, rest[0], rest[1]?.slice(NETNS.length) ?? null);
     } else throw new FwdfsError('bad-command', `vif ${words.join(' ')}`);
   }
 

@@ -80,11 +80,9 @@ export function mirrorState(attributes: Attributes, device: VifDevice): MirrorSt
     return address === null ? [] : [address];
   });
   const connected = addresses.flatMap((address) => connectedRoutes(address, device));
-  const routes = [
-    // Of several addresses in one prefix the first one is the source, as it is with the kernel's own routes.
-    ...byText(connected, prefixText).values(),
-    ...gatewayRoutes(attributes.routes ?? [], device),
-  ];
+  // Of several addresses in one prefix the first one is the source, as it is with the kernel's own routes.
+  const onLink = byText(connected, prefixText);
+  const routes = [...onLink.values(), ...otherRoutes(attributes.routes ?? [], [...onLink.values()], device)];
   const table = tableOf(device.ifindex);
   const own = addresses.filter(({ address }) => !isLinkLocal(address));
   return {
@@ -119,6 +117,7 @@ function connectedRoutes({ address, prefixLength }: InterfaceAddress, { ifindex 
     destination: networkOf(address, prefixLength),
     prefixLength,
     gateway: null,
+    onlink: false,
     ifindex,
     source: family === 4 ? address : null,
   };
@@ -128,38 +127,56 @@ function connectedRoutes({ address, prefixLength }: InterfaceAddress, { ifindex 
   ];
 }
 
-/** Of several routes to one destination the first one comes first here too, by its metric. */
-function gatewayRoutes(texts: readonly string[], { apart, ifindex, kind }: VifDevice): RouteSpec[] {
+/**
+ * Of several routes to one destination the first one comes first here too, by its metric. What is on the link is in main
+ * too, as connected prefixes are.
+ * @param connected prefixes that are there already
+ */
+function otherRoutes(texts: readonly string[], connected: readonly RouteSpec[], device: VifDevice): RouteSpec[] {
+  const { apart, ifindex, kind } = device;
+  const prefixes = new Set(connected.map(prefixText));
   const before = new Map<string, number>();
   return texts.flatMap((text) => {
     const parsed = parseRoute(text);
     if (parsed === null) return [];
-    const { gateway, network } = parsed;
-    const family = familyOf(gateway);
+    const { family, gateway, network } = parsed;
     const route: RouteSpec = {
       family,
       destination: network?.address ?? null,
       prefixLength: network?.prefixLength ?? 0,
       gateway: kind === 'tap' ? gateway : null,
+      // One that no prefix of ours covers is said to be on the link there.
+      onlink: kind === 'tap' && gateway !== null && !connected.some((prefix) => covers(prefix, gateway)),
       ifindex,
       table: tableOf(ifindex),
       metric: family === 4 ? 0 : IPV6_DEFAULT_METRIC,
       source: null,
     };
-    const count = before.get(prefixText(route)) ?? 0;
-    before.set(prefixText(route), count + 1);
+    const prefix = prefixText(route);
+    if (prefixes.has(prefix)) return [];
+    const count = before.get(prefix) ?? 0;
+    before.set(prefix, count + 1);
     const own = { ...route, metric: route.metric + count };
-    return apart ? [own, { ...route, table: MAIN_TABLE, metric: VIF_ROUTE_METRIC + count }] : [own];
+    const isOnLink = gateway === null && network !== null;
+    return apart || isOnLink ? [own, { ...route, table: MAIN_TABLE, metric: VIF_ROUTE_METRIC + count }] : [own];
   });
 }
 
-/** `default via 10.0.0.254`, `10.2.0.0/16 via 10.0.0.7`; null for what another version may say. */
-function parseRoute(text: string): { gateway: Buffer; network: InterfaceAddress | null } | null {
+/** As the attributes have them (messages.ts); null for what another version may say. */
+function parseRoute(text: string): { family: Family; gateway: Buffer | null; network: InterfaceAddress | null } | null {
   const [to = '', via, hop = ''] = text.split(' ');
   const gateway = parseIp(hop);
-  const network = to === 'default' ? null : parsePrefix(to);
-  if (via !== 'via' || gateway === null || (network === null && to !== 'default')) return null;
-  return network === null || network.address.length === gateway.length ? { gateway, network } : null;
+  if (to === 'default') return gateway === null ? null : { family: familyOf(gateway), gateway, network: null };
+  const network = parsePrefix(to);
+  if (network === null || (via !== undefined && (via !== 'via' || gateway === null))) return null;
+  const family = familyOf(network.address);
+  if (gateway !== null && familyOf(gateway) !== family) return null;
+  return { family, gateway, network: network.prefixLength === 0 ? null : network };
+}
+
+function covers({ destination, prefixLength }: RouteSpec, address: Buffer): boolean {
+  if (destination?.length !== address.length) return false;
+  return networkOf(address, prefixLength).equals(destination);
 }
 
 function familyOf(address: Buffer): Family {

@@ -57,6 +57,7 @@ export class InterfaceReceiver implements PacketSink {
   private readonly view = new FrameView();
   private readonly fragments = new FragmentTable();
   private readonly delivery: Delivery;
+  private readonly flows: FlowTable;
   private readonly needs: InterfaceNeeds;
   private filterTimer: NodeJS.Timeout | null = null;
   private filterDirty = false;
@@ -70,6 +71,7 @@ export class InterfaceReceiver implements PacketSink {
     this.counters = counters;
     this.linkType = linkType;
     this.onFailed = onFailed;
+    this.flows = flows;
     this.delivery = new Delivery(rules, flows, own, counters);
     this.socket = open(this);
     this.needs = new InterfaceNeeds(this.socket, linkType);
@@ -97,7 +99,17 @@ export class InterfaceReceiver implements PacketSink {
   /** The interface has other addresses now. */
   setOwn(own: OwnAddresses): void {
     this.delivery.own = own;
-    if (this.rules.hasVif) this.widen();
+    if (this.flows.size > 0) this.widen();
+  }
+
+  /** The first flow of a virtual IF is about to be used, or the last one is over. */
+  flowsChanged(opened: boolean): void {
+    try {
+      if (opened) this.widen();
+      else this.scheduleFilter();
+    } catch (error) {
+      this.onFailed(errnoOf(error));
+    }
   }
 
   /** The filter must pass the new rule before the rule counts as active; an exact one follows within the delay. */
@@ -142,9 +154,9 @@ export class InterfaceReceiver implements PacketSink {
       if (rule.scope === 'out' || rule.scope === 'both') sent = true;
     }
     const local = received && sent ? 'both' : sent ? 'source' : 'destination';
-    // The answers of flows come to ports that no rule names, and a flow must not wait for a filter: so while there is a
-    // virtual IF, all that is for the interface's own addresses comes in. It costs a look at the host's own packets.
-    const own = this.rules.hasVif ? this.delivery.own.ip : [];
+    // The answers of flows come to ports that no rule names, and a flow must not wait for a filter: so while a virtual IF
+    // has a flow, all that is for the interface's own addresses comes in. It costs a look at the host's own packets.
+    const own = this.flows.size > 0 ? this.delivery.own.ip : [];
     const program = coarseFilter([...addresses.values()], { local, linkType: this.linkType, own });
     this.passesAll = false;
     this.socket.setFilter(program);

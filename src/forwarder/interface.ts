@@ -84,7 +84,10 @@ export class ForwarderInterface implements Outlet {
     this.kernel = kernel;
     this.flows = new FlowTable(
       () => performance.now(),
-      (flow, opened) => kernel.flowChanged(flow, opened),
+      (flow, opened) => {
+        kernel.flowChanged(flow, opened);
+        if (this.flows.size === (opened ? 1 : 0)) this.receiver?.flowsChanged(opened);
+      },
     );
     this.rules = rules;
     this.result = result;

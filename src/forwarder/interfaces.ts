@@ -15,7 +15,7 @@ import type { Logger } from '../base/log.js';
 import type { LinkType } from '../packet/headers.js';
 import { parseProtocolAddress, type ProtocolAddress } from '../packet/protocol-address.js';
 import { type Link, LinkMonitor } from '../sys/links.js';
-import { RouteMonitor } from '../sys/routes.js';
+import { type Route, RouteMonitor } from '../sys/routes.js';
 import { type ForwarderConfig, interfaceConfig, type ListenAddress } from './config.js';
 import { Discard } from './discard.js';
 import type { DistributionTable } from './distribution-table.js';
@@ -32,6 +32,12 @@ function listenPort(address: ListenAddress): ProtocolAddress[] {
 
 const RTN_UNICAST = 1;
 
+/** As the attributes have it (messages.ts). */
+function routeText({ destination, family, gateway }: Route): string {
+  if (gateway !== '') return `${destination} via ${gateway}`;
+  return destination === 'default' ? (family === 4 ? '0.0.0.0/0' : '::/0') : destination;
+}
+
 export class Interfaces {
   /** The set of interfaces that are there changed. */
   onSet: () => void = () => undefined;
@@ -39,6 +45,8 @@ export class Interfaces {
   onAttributes: (name: string) => void = () => undefined;
   /** An interface is there, with this link type; no frame of it was received yet. */
   onLinkType: (name: string, linkType: LinkType) => void = () => undefined;
+  /** Our own ports: no rule of a virtual IF takes them. */
+  readonly listen: readonly ProtocolAddress[];
   private readonly config: ForwarderConfig;
   private readonly distribution: DistributionTable;
   private readonly result: TransmitResult;
@@ -68,6 +76,7 @@ export class Interfaces {
     this.links = new LinkMonitor(log);
     this.routes = new RouteMonitor(log);
     const listen = config.listen.flatMap(listenPort);
+    this.listen = listen;
     this.discard = new Discard(config.name, listen);
     this.quiet = new Quiet(config.name, listen, () => distribution.claims());
     this.vifs = new QuietSets(config.name, listen, log);
@@ -136,12 +145,12 @@ export class Interfaces {
   }
 
   private updateRoutes(): void {
-    const all = this.routes.routes().filter(({ gateway, type }) => gateway !== '' && type === RTN_UNICAST);
+    const all = this.routes.routes().filter(({ type }) => type === RTN_UNICAST);
     for (const entry of this.entries.values()) {
       entry.tun?.clear();
       const routes = all
         .filter(({ oif }) => oif === entry.present?.index)
-        .map(({ destination, gateway }) => `${destination} via ${gateway}`)
+        .map(routeText)
         .sort();
       if (routes.join() === entry.routes.join()) continue;
       entry.routes = routes;

@@ -54,7 +54,8 @@ function ruleset(table: string, listen: readonly ProtocolAddress[]): string {
   for (const [name, type] of SETS) lines.push(`  set ${name} {`, `    type ${type}`, '  }');
   addChain(lines, 'input', [
     'type filter hook input priority filter - 11; policy accept;',
-    'ct direction reply ct state established,related accept',
+    // What the host has under way goes on, whoever opens a socket on its port: rules are for new flows.
+    'ct state established,related accept',
     ...ESSENTIAL,
     ...rulesFor(listen, 'accept'),
     ...SETS.map(([name, , fields]) => `${fields} @${name} drop`),

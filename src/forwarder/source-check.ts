@@ -12,7 +12,17 @@ import {
   type FrameView,
   type LinkType,
 } from '../packet/headers.js';
-import { ETHERTYPE_ARP } from '../packet/protocol-address.js';
+import { IPV6_ADDRESS_BYTES } from '../packet/ip-address.js';
+import {
+  ICMPV6_NEIGHBOR_ADVERTISEMENT,
+  ICMPV6_NEIGHBOR_SOLICITATION,
+  ICMPV6_REDIRECT,
+  ICMPV6_ROUTER_ADVERTISEMENT,
+  ICMPV6_ROUTER_SOLICITATION,
+  ND,
+  ND_BYTES,
+} from '../packet/neighbour-discovery.js';
+import { ETHERTYPE_ARP, IPPROTO_ICMPV6 } from '../packet/protocol-address.js';
 
 export interface OwnAddresses {
   /** MAC address, 6 bytes; empty on a link without. */
@@ -22,6 +32,10 @@ export interface OwnAddresses {
 }
 
 const MAC_BYTES = 6;
+/** FrameView.fragment */
+const LATER_FRAGMENT = 2;
+/** Of a router solicitation: where its options begin. */
+const RS_OPTION = 8;
 /** Ether types of frames whose IP addresses would be in the view if they could be read. */
 const UNREAD: ReadonlySet<number> = new Set([ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_VLAN, ETHERTYPE_QINQ]);
 
@@ -44,6 +58,25 @@ function isOwnIp(own: OwnAddresses, frame: Buffer, offset: number, length: numbe
   return false;
 }
 
+/**
+ * Whether an ICMPv6 message tells of its own sender alone: not a router advertisement or a redirect, and what neighbour
+ * discovery says of a link layer address says ours of one of our addresses (RFC 4861, 4). Of its options one is of use; more
+ * than that could hide another, as fragments do.
+ */
+function speaksForItself(own: OwnAddresses, view: FrameView, frame: Buffer): boolean {
+  const at = view.l4Offset;
+  if (at === 0) return view.fragment === LATER_FRAGMENT;
+  const type = frame[at] ?? 0;
+  if (type === ICMPV6_ROUTER_ADVERTISEMENT || type === ICMPV6_REDIRECT) return false;
+  if (type !== ICMPV6_ROUTER_SOLICITATION && (type < ICMPV6_NEIGHBOR_SOLICITATION || type > ICMPV6_REDIRECT))
+    return true;
+  const option = at + (type === ICMPV6_ROUTER_SOLICITATION ? RS_OPTION : ND.option);
+  if (view.fragment !== 0 || option > view.l3End) return false;
+  if (type === ICMPV6_NEIGHBOR_ADVERTISEMENT && !isOwnIp(own, frame, at + ND.target, IPV6_ADDRESS_BYTES)) return false;
+  if (option === view.l3End) return true;
+  return view.l3End === option + ND_BYTES - ND.option && same(own.mac, frame, option + 2);
+}
+
 /** @param offset where the frame starts; `view` holds its parsed headers */
 export function isOwnSource(
   own: OwnAddresses,
@@ -53,7 +86,10 @@ export function isOwnSource(
   linkType: LinkType,
 ): boolean {
   if (linkType === 'ethernet' && !same(own.mac, frame, offset + MAC_BYTES)) return false;
-  if (view.ipVersion !== 0) return isOwnIp(own, frame, view.sourceOffset, view.addressLength);
+  if (view.ipVersion !== 0) {
+    if (!isOwnIp(own, frame, view.sourceOffset, view.addressLength)) return false;
+    return view.protocol !== IPPROTO_ICMPV6 || speaksForItself(own, view, frame);
+  }
   if (view.etherType === ETHERTYPE_ARP) {
     const sender = view.l3Offset + 8;
     return same(own.mac, frame, sender) && isOwnIp(own, frame, sender + MAC_BYTES, 4);

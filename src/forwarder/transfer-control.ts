@@ -20,6 +20,7 @@ import { DOWN_WINDOW_BYTES, MAX_CLAIMS, MAX_DOWN_TUNNELS_PER_CONTROL, MAX_RULES_
 import type { Logger } from '../base/log.js';
 import { ETHERNET_HEADER_BYTES, type LinkType } from '../packet/headers.js';
 import { compileBpf } from '../packet/bpf-run.js';
+import { overlaps } from '../packet/overlap.js';
 import { parseProtocolAddress, type ProtocolAddress } from '../packet/protocol-address.js';
 import type { Message, VifKind } from '../tunnel/messages.js';
 import { type DistributionTable, FLOWS, newRule, type Rule, type RuleMode, type VifEnd } from './distribution-table.js';
@@ -36,7 +37,7 @@ export interface TransferControlOptions {
   readonly permissions: PermissionTable;
   readonly distribution: DistributionTable;
   readonly reception: ReceptionTable;
-  readonly interfaces: Pick<Interfaces, 'find' | 'get' | 'quieten' | 'vifs'>;
+  readonly interfaces: Pick<Interfaces, 'find' | 'get' | 'listen' | 'quieten' | 'vifs'>;
   readonly log: Logger;
 }
 
@@ -179,6 +180,7 @@ export class TransferControl {
     this.requireRight(rule);
     this.requireRoom(peer, fields.upTunnel);
     if (rule.mode === 'claim') this.requireClaimable(entry, protocol);
+    if (vif !== null) this.requireForeignPort(fields.interface, protocol);
     if (isSocket) this.requireUnclaimed(rule, 'claim');
     distribution.add(rule);
     try {
@@ -244,6 +246,13 @@ export class TransferControl {
     if (other === undefined) return;
     const holder = `${other.peer.identity} (${other.protocol.text})`;
     throw new FwdfsError('claimed', `${name}:${protocol.text} is claimed by ${holder}`);
+  }
+
+  /** Control devices come to our own ports: a virtual IF that answered there would cut them off. */
+  private requireForeignPort(interfaceName: string, protocol: ProtocolAddress): void {
+    const own = this.options.interfaces.listen.find((port) => overlaps(port, protocol));
+    if (own === undefined || protocol.kind !== 'ip') return;
+    throw new FwdfsError('claimed', `${interfaceName}:${protocol.text}: the forwarder itself listens at ${own.text}`);
   }
 
   private requireClaimable({ name: interfaceName, present }: ForwarderInterface, protocol: ProtocolAddress): void {

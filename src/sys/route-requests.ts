@@ -53,6 +53,8 @@ export interface RouteSpec {
   readonly destination: Buffer | null;
   readonly prefixLength: number;
   readonly gateway: Buffer | null;
+  /** The gateway is on the link, whatever the addresses of the link say. */
+  readonly onlink: boolean;
   readonly ifindex: number;
   readonly table: number;
   /** 0: the kernel's default. */
@@ -87,6 +89,7 @@ const IFF_UP = 1;
 const IFA_F_NODAD = 0x02;
 const IFA_F_NOPREFIXROUTE = 0x200;
 const RTN_UNICAST = 1;
+const RTNH_F_ONLINK = 4;
 const RT_SCOPE_UNIVERSE = 0;
 const RT_SCOPE_LINK = 253;
 const FR_ACT_TO_TBL = 1;
@@ -250,6 +253,7 @@ function routeBody(route: RouteSpec): Buffer {
     // IPv6 knows no scopes of routes.
     scope: route.family === 4 && route.gateway === null ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE,
     type: RTN_UNICAST,
+    flags: route.onlink ? RTNH_F_ONLINK : 0,
   });
   const parts = [fixed, attribute(RTA.TABLE, u32(route.table)), attribute(RTA.OIF, u32(route.ifindex))];
   if (route.destination !== null) parts.push(attribute(RTA.DST, route.destination));

@@ -62,7 +62,7 @@ export const attributes = () =>
       inet: texts('IPv4 addresses with prefix length, "10.0.0.1/24"'),
       inet6: texts('IPv6 addresses with prefix length'),
       routes: texts(
-        'routes through the interface that have a gateway: "default via 10.0.0.254", "10.2.0.0/16 via 10.0.0.7"',
+        'routes through the interface: "default via 10.0.0.254", "10.2.0.0/16 via 10.0.0.7", without a gateway "10.3.0.0/16"',
       ).optional(),
     })
     .meta({ description: 'attributes of the interface, named as in /sys/class/net' });

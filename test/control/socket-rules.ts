@@ -111,7 +111,7 @@ table('raw sockets want their protocol', raw, [
   ['ICMP at an address', { protocol: 1, address: ip('10.9.0.1') }, ['ip:1:10.9.0.1']],
   ['ICMPv6', { family: 6, protocol: 58 }, ['icmp6']],
   ['ICMPv6 at an address', { family: 6, protocol: 58, address: ip('2001:db8::1') }, ['icmp6:[2001:db8::1]']],
-  ['a protocol with ports', { protocol: 6 }, ['tcp']],
+  ['a protocol with ports: what other sockets get', { protocol: 6 }, []],
   ['IPPROTO_RAW only sends', { protocol: 255 }, []],
   ['bound to the vif', { ifindex: DEVICE }, ['ip:89']],
   ['bound to another interface', { ifindex: OTHER }, []],
@@ -130,7 +130,6 @@ const packets: readonly Case[] = [
   ['IPv4', { protocol: 0x0800 }, ['ether:0x0800']],
   ['IPv6', { protocol: 0x86dd }, ['ether:0x86dd']],
   ['nothing', { protocol: 0 }, []],
-  ['802.2 frames, by a number of the kernel', { protocol: 4 }, []],
   ['the last number that is a length', { protocol: 0x05ff }, []],
   ['bound to the vif', { ifindex: DEVICE }, ['*']],
   ['bound to another interface', { ifindex: OTHER }, []],
@@ -138,6 +137,7 @@ const packets: readonly Case[] = [
 ];
 table('packet sockets want their ether type', packet, [
   ...packets,
+  ['802.2 frames, which have no ether type', { protocol: 4 }, ['*']],
   ['ARP', { protocol: 0x0806 }, ['arp']],
   ['LLDP', { protocol: 0x88cc, ifindex: DEVICE }, ['ether:0x88cc']],
   ['the highest', { protocol: 0xffff }, ['ether:0xffff']],
@@ -145,7 +145,12 @@ table('packet sockets want their ether type', packet, [
 table(
   'on a tun there are no ether types but those of IP',
   packet,
-  [...packets, ['ARP', { protocol: 0x0806 }, []], ['LLDP', { protocol: 0x88cc }, []]],
+  [
+    ...packets,
+    ['802.2 frames', { protocol: 4 }, []],
+    ['ARP', { protocol: 0x0806 }, []],
+    ['LLDP', { protocol: 0x88cc }, []],
+  ],
   TUN,
 );
 

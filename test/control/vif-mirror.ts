@@ -311,15 +311,34 @@ t.test('what can not be made leaves nothing behind, and says why', { skip: witho
 });
 
 t.test(
+  'a gateway beyond every prefix is on the link; routes without a gateway are there, in main too',
+  { skip: withoutRoot },
+  async (t) => {
+    const { netns, mirror } = await mirrorLab(t);
+    const routes = ['default via 172.31.1.1', '10.78.0.0/16', '172.30.0.2/32', '10.9.0.0/24', '::/0'];
+    mirror.apply({ ...ETH0, inet: ['10.9.0.1/24', '172.30.0.1/32'], routes });
+    const own = netns.run(`ip route show table ${table(netns)}`);
+    t.match(own, /default via 172\.31\.1\.1 dev fwd1-eth0 proto 110 onlink/);
+    t.match(own, /10\.78\.0\.0\/16 dev fwd1-eth0/);
+    t.match(own, /172\.30\.0\.2 dev fwd1-eth0/);
+    t.equal(own.match(/10\.9\.0\.0\/24/g)?.length, 1);
+    t.match(netns.run(`ip -6 route show table ${table(netns)}`), /default dev fwd1-eth0/);
+    const main = netns.run('ip route show table main');
+    t.match(main, /10\.78\.0\.0\/16 dev fwd1-eth0 proto 110 .*metric 4096/);
+    t.notMatch(main, /default/);
+  },
+);
+
+t.test(
   'an address that the kernel refuses is logged, and does not take the others along',
   { skip: withoutRoot },
   async (t) => {
     const said: object[] = [];
     const log: Logger = { ...silent, warn: (fields) => said.push(fields) };
     const { netns, mirror } = await mirrorLab(t, { log });
-    mirror.apply({ ...ETH0, routes: ['default via 203.0.113.1', '10.2.0.0/16 via 10.9.0.7', 'nonsense'] });
+    mirror.apply({ ...ETH0, routes: ['default via 224.0.0.1', '10.2.0.0/16 via 10.9.0.7', 'nonsense'] });
     t.equal(said.length, 1);
-    t.match(JSON.stringify(said), /ENETUNREACH/);
+    t.match(JSON.stringify(said), /EINVAL/);
     t.match(netns.run(`ip route show table ${table(netns)}`), /10\.2\.0\.0\/16 via 10\.9\.0\.7/);
   },
 );

@@ -58,16 +58,24 @@ t.test('a group is joined while a vif is in it', { skip: withoutRoot }, async (t
   await t.rejects(ctl.ask('group-join', { downTunnel: other, group: '224.0.0.5' }), { code: 'no-such-vif' });
 });
 
-t.test('routes that have a gateway are attributes of their interface', { skip: withoutRoot }, async (t) => {
+t.test('routes through an interface are attributes of it', { skip: withoutRoot }, async (t) => {
   const { lab, ctl } = await setUp(t);
   const routes = async (): Promise<string[]> =>
     (await ctl.ask('interface-use-request', { interface: 'eth0' })).attributes.routes ?? [];
-  t.same(await routes(), []);
+  t.same(await routes(), ['10.9.0.0/24', 'fd09::/64']);
   lab.fwd.run('ip route add default via 10.9.0.2 dev eth0');
   lab.fwd.run('ip route add 10.2.0.0/16 via 10.9.0.2 dev eth0');
   lab.fwd.run('ip -6 route add default via fd09::2 dev eth0');
-  await until(async () => (await routes()).length === 3);
-  t.same(await routes(), ['10.2.0.0/16 via 10.9.0.2', 'default via 10.9.0.2', 'default via fd09::2']);
+  lab.fwd.run('ip route add 10.78.0.0/16 dev eth0');
+  await until(async () => (await routes()).length === 6);
+  t.same(await routes(), [
+    '10.2.0.0/16 via 10.9.0.2',
+    '10.78.0.0/16',
+    '10.9.0.0/24',
+    'default via 10.9.0.2',
+    'default via fd09::2',
+    'fd09::/64',
+  ]);
   lab.fwd.run('ip route del 10.2.0.0/16');
-  await until(async () => (await routes()).length === 2);
+  await until(async () => (await routes()).length === 5);
 });

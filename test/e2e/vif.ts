@@ -195,7 +195,7 @@ t.test(
     t.teardown(() => lab.stop());
     await t.rejects(lab.addVif(), /does not permit eth0 as a virtual IF/);
     await t.rejects(lab.fwdfs('vif', 'add', 'fwd1/c0'), /use --netns/);
-    await t.rejects(lab.fwdfs('vif', 'add', 'fwd1/eth7'), /not there/);
+    await t.rejects(lab.fwdfs('vif', 'add', 'fwd1/eth7'), /has no interface eth7/);
     t.equal(await lab.says(lab.lab.ctl, 'bash', '-c', 'ip -br link | grep -c fwd1 || true'), '0\n');
   },
 );

@@ -1,7 +1,8 @@
 import t from 'tap';
 import { isOwnSource, type OwnAddresses } from '../../src/forwarder/source-check.js';
 import { FrameView, type LinkType } from '../../src/packet/headers.js';
-import { ethernet, IPV6_A, ipv4, ipv6, MAC_A, MAC_B, udp } from '../vectors/packet-frames.js';
+import { writeNeighbor } from '../../src/packet/neighbour-discovery.js';
+import { ethernet, IPV6_A, IPV6_B, ipv4, ipv6, MAC_A, MAC_B, udp } from '../vectors/packet-frames.js';
 
 const own: OwnAddresses = { mac: MAC_A, ip: [Buffer.from([10, 0, 0, 1]), IPV6_A] };
 
@@ -74,6 +75,40 @@ t.test('frames leave with our own addresses only', async (t) => {
       ]),
       false,
     ],
+  ];
+  for (const [what, frame, expected] of cases) t.equal(isOwn(frame), expected, what);
+});
+
+/** A message of neighbour discovery from our addresses. */
+function nd(type: number, target: Buffer, mac: Buffer | null, more = 0): Buffer {
+  const out = Buffer.alloc(200);
+  const message = { type: type as 135, flags: 0, source: IPV6_A, destination: IPV6_B, target, mac };
+  const length = writeNeighbor(out, 0, MAC_B, MAC_A, message);
+  if (more > 0) out.writeUInt16BE(out.readUInt16BE(18) + more, 18);
+  return out.subarray(0, length + more);
+}
+
+function icmp6(type: number, rest: Buffer): Buffer {
+  return ethernet(0x86dd, ipv6(58, Buffer.concat([Buffer.from([type, 0, 0, 0, 0, 0, 0, 0]), rest])));
+}
+
+t.test('neighbour discovery tells of ourselves alone', async (t) => {
+  const option = (mac: Buffer): Buffer => Buffer.concat([Buffer.from([1, 1]), mac]);
+  const cases: [what: string, frame: Buffer, own: boolean][] = [
+    ['our address at our MAC', nd(136, IPV6_A, MAC_A), true],
+    ['our address, without a MAC', nd(136, IPV6_A, null), true],
+    ['our address at another MAC', nd(136, IPV6_A, MAC_B), false],
+    ["another's address at our MAC", nd(136, IPV6_B, MAC_A), false],
+    ['two options', nd(136, IPV6_A, MAC_A, 8), false],
+    ['a question about another address', nd(135, IPV6_B, MAC_A), true],
+    ['a question with another MAC', nd(135, IPV6_B, MAC_B), false],
+    ['a router solicitation', icmp6(133, option(MAC_A)), true],
+    ['a router solicitation without a MAC', icmp6(133, Buffer.alloc(0)), true],
+    ['a router solicitation with another MAC', icmp6(133, option(MAC_B)), false],
+    ['a router advertisement', icmp6(134, Buffer.alloc(8)), false],
+    ['a redirect', icmp6(137, Buffer.alloc(32)), false],
+    ['an echo request', icmp6(128, Buffer.alloc(56)), true],
+    ['an advertisement that is cut', icmp6(136, Buffer.alloc(4)), false],
   ];
   for (const [what, frame, expected] of cases) t.equal(isOwn(frame), expected, what);
 });

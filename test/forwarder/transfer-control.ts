@@ -62,6 +62,7 @@ class Bench {
       distribution: this.distribution,
       reception: this.reception,
       interfaces: {
+        listen: [parseProtocolAddress('tcp:7440')],
         vifs: this.vifs,
         find: entry,
         get: entry,

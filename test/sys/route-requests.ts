@@ -30,6 +30,7 @@ function setUp(t: { teardown(undo: () => void): void }): Scene {
     destination,
     prefixLength: 24,
     gateway: null,
+    onlink: false,
     ifindex,
     table: MAIN_TABLE,
     metric: 4096,
