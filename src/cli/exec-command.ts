@@ -29,7 +29,8 @@ function run([command = '', ...args]: readonly string[]): Promise<number> {
     const forward = (signal: NodeJS.Signals): void => void child.kill(signal);
     for (const signal of FORWARDED) process.on(signal, forward);
     child.once('error', (error) => {
-      process.stderr.write(`fwdfs: ${command}: ${error.message}\n`);
+      const code = 'code' in error ? String(error.code) : error.message;
+      process.stderr.write(`fwdfs: ${command} can't be run (${code}): give a command of the PATH, or a path\n`);
       resolve('code' in error && error.code === 'ENOENT' ? STATUS_NOT_FOUND : STATUS_NOT_RUN);
     });
     child.once('exit', (status, signal) => {
