@@ -17,7 +17,7 @@
 import { describe, hasCode } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import { covers } from '../packet/overlap.js';
-import type { ProtocolAddress } from '../packet/protocol-address.js';
+import { IPPROTO_UDP, type ProtocolAddress } from '../packet/protocol-address.js';
 import type { ForwarderLink } from './forwarder-link.js';
 import { rulesOf, type VifView } from './socket-rules.js';
 import type { WatchedSocket } from './socket-watcher.js';
@@ -237,6 +237,14 @@ export class VifRules {
     for (const { protocol, state } of this.wanted.values()) {
       if (state !== 'active') continue;
       if (protocol.kind === 'any' || (protocol.kind === 'ether' && protocol.etherType === etherType)) return true;
+    }
+    return false;
+  }
+
+  /** Whether a rule brings what comes to this UDP port. */
+  isServed(port: number): boolean {
+    for (const { protocol, state } of this.wanted.values()) {
+      if (state === 'active' && protocol.portLow === port && protocol.protocols[0] === IPPROTO_UDP) return true;
     }
     return false;
   }

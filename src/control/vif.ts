@@ -15,6 +15,8 @@ import { MAX_FRAME_BYTES, UP_CREDIT_BYTES } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import { FrameView, type LinkType } from '../packet/headers.js';
 import { membershipOf } from '../packet/membership.js';
+import { IPPROTO_UDP } from '../packet/protocol-address.js';
+import { VNET_HEADER_BYTES } from '../packet/virtio.js';
 import type { TunSink } from '../sys/tun.js';
 import type { Attributes, VifKind } from '../tunnel/messages.js';
 import type { DownTunnel, VifEnd } from './down-tunnel.js';
@@ -24,6 +26,25 @@ import { FLOWS, type FrameReader, type RuleVif, UpTunnel } from './up-tunnel.js'
 import { VifGroups } from './vif-groups.js';
 import type { VifMirror } from './vif-mirror.js';
 import { VifNeighbours } from './vif-neighbours.js';
+
+/** How long a frame waits for the rule of its port: longer than a rule takes to be set, as a rule. */
+const EARLY_FRAME_MS = 30;
+const MAX_UNSERVED_PORTS = 1024;
+
+/** A frame that waits for the rule of the port that it comes from. */
+interface EarlyFrame {
+  /** Its virtio_net_hdr, then the frame. */
+  readonly bytes: Buffer;
+  readonly port: number;
+  readonly timer: NodeJS.Timeout;
+}
+
+/** UDP to a group or to all: 224.0.0.0/4, 255.255.255.255, ff00::/8. */
+function isQuestionToMany(view: FrameView, buf: Buffer): boolean {
+  if (view.protocol !== IPPROTO_UDP || view.sourcePort < 1) return false;
+  const first = buf[view.destinationOffset] ?? 0;
+  return view.ipVersion === 4 ? first >= 224 : first === 0xff;
+}
 
 export interface VifOptions {
   readonly link: ForwarderLink;
@@ -48,12 +69,19 @@ export class Vif implements TunSink, FrameReader, VifEnd, RuleVif {
   onFailed: () => void = () => undefined;
   /** The forwarder withdrew it: it has no right, or the interface is of another kind. */
   isWithdrawn = false;
+  /** Whether a rule brings what comes to this UDP port. */
+  isServed: (port: number) => boolean = () => true;
   framesIn = 0;
   framesOut = 0;
   private readonly view = new FrameView();
   private readonly linkType: LinkType;
   private wayBack: UpTunnel;
   private down: DownTunnel | null = null;
+  private early: EarlyFrame | null = null;
+  /** A port that is served: what sends there often is not looked up each time. */
+  private servedPort = -1;
+  /** Ports that no rule came for in time. */
+  private readonly unserved = new Set<number>();
 
   constructor(options: VifOptions) {
     const { kind, link, mirror } = options;
@@ -155,7 +183,7 @@ export class Vif implements TunSink, FrameReader, VifEnd, RuleVif {
   // --- TunSink: what leaves ---
 
   get hasRoom(): boolean {
-    return this.down?.hasCredit(MAX_FRAME_BYTES) === true;
+    return this.early === null && this.down?.hasCredit(MAX_FRAME_BYTES) === true;
   }
 
   frame(buf: Buffer, vnet: number, offset: number, length: number): void {
@@ -167,10 +195,56 @@ export class Vif implements TunSink, FrameReader, VifEnd, RuleVif {
     }
     if (this.linkType === 'ethernet' && this.neighbours.handle(buf, offset, length, view)) return;
     if (membershipOf(buf, view, this.groups.report)) return;
+    if (isQuestionToMany(view, buf) && !this.hasRule(view.sourcePort)) this.hold(buf, vnet, offset, length);
+    else this.send(buf, vnet, offset, length);
+  }
+
+  private send(buf: Buffer, vnet: number, offset: number, length: number): void {
+    const { counters } = this.options;
     this.framesOut += 1;
     counters.add(C.control_tx_frames, 1);
     counters.add(C.control_tx_bytes, length);
     if (this.down?.send(buf, offset, length, vnet) !== true) counters.add(C.drop_vif_no_credit, 1);
+  }
+
+  private hasRule(port: number): boolean {
+    if (port === this.servedPort || this.unserved.has(port)) return true;
+    if (!this.isServed(port)) return false;
+    this.servedPort = port;
+    return true;
+  }
+
+  /**
+   * Who asks many (RIP, DHCP, mDNS) opens no flow: the answers come to its port, and its rule is about to be set. The
+   * device is not read meanwhile, so everything keeps its order.
+   */
+  private hold(buf: Buffer, vnet: number, offset: number, length: number): void {
+    const bytes = Buffer.alloc(VNET_HEADER_BYTES + length);
+    buf.copy(bytes, 0, vnet, vnet + VNET_HEADER_BYTES);
+    buf.copy(bytes, VNET_HEADER_BYTES, offset, offset + length);
+    const port = this.view.sourcePort;
+    const timer = setTimeout(() => {
+      if (this.unserved.size >= MAX_UNSERVED_PORTS) this.unserved.clear();
+      this.unserved.add(port);
+      this.letGo();
+    }, EARLY_FRAME_MS);
+    this.early = { bytes, port, timer };
+  }
+
+  private letGo(): void {
+    if (this.early === null) return;
+    const { bytes, timer } = this.early;
+    clearTimeout(timer);
+    this.early = null;
+    this.send(bytes, 0, VNET_HEADER_BYTES, bytes.length - VNET_HEADER_BYTES);
+    this.down?.flush();
+    this.wake();
+  }
+
+  /** Rules of its sockets came or went. */
+  rulesChanged(): void {
+    this.servedPort = -1;
+    if (this.early !== null && this.isServed(this.early.port)) this.letGo();
   }
 
   batchEnd(): void {
@@ -201,6 +275,8 @@ export class Vif implements TunSink, FrameReader, VifEnd, RuleVif {
   /** Nothing of it is left, here and at the forwarder. */
   async remove(): Promise<void> {
     const { link, mirror, reception } = this.options;
+    clearTimeout(this.early?.timer);
+    this.early = null;
     this.wayBack.removeReader(this);
     reception.remove(this.wayBack.id);
     if (this.down !== null) link.releaseDown(this.down);

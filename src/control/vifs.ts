@@ -187,12 +187,14 @@ export class Vifs {
           reader: made,
           onChange: () => {
             made.neighbours.arpCrosses = rules.seesEther(ETHERTYPE_ARP);
+            made.rulesChanged();
             this.changes.tell();
           },
           log,
         },
         old,
       );
+      made.isServed = (port) => rules.isServed(port);
       made.onEstablished = () => {
         made.interfaceIs(this.attributesOf(link, request));
         rules.retry();

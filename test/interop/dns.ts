@@ -75,3 +75,40 @@ for (const kind of KINDS) {
     await until(async () => (await lab.lab.ownTable('vif_rules')).length > 0);
   });
 }
+
+t.test(
+  'the answer to a question to many is not lost, though its rule is younger than the question',
+  { skip: withoutRoot },
+  async (t) => {
+    const lab = await InteropLab.start();
+    t.teardown(() => lab.stop());
+    const { node, ctl } = lab.lab;
+    const python = (lines: string): string[] => ['/usr/bin/python3', '-uc', lines];
+    const responder = lab.lab.program(
+      [
+        ...node.prefix,
+        ...python(`import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("", 5353))
+s.setsockopt(0, socket.IP_ADD_MEMBERSHIP, socket.inet_aton("239.1.2.3") + socket.inet_aton("10.9.0.2"))
+print("ready")
+while True: data, who = s.recvfrom(100); s.sendto(data, who)`),
+      ],
+      null,
+    );
+    await responder.untilOutput((output) => output.toString() === 'ready\n');
+    await lab.addVif();
+    const asker = await lab.on(
+      ctl,
+      python(`import socket
+for port in range(6000, 6020):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("10.9.0.1", port)); s.settimeout(2)
+    s.setsockopt(0, socket.IP_MULTICAST_IF, socket.inet_aton("10.9.0.1"))
+    s.sendto(b"who?", ("239.1.2.3", 5353))
+    assert s.recv(100) == b"who?"; s.close()
+print("all answered")`),
+      '',
+      60_000,
+    );
+    t.equal(asker.stdout.toString(), 'all answered\n', asker.stderr);
+  },
+);
