@@ -4,35 +4,13 @@
  *   kill9   from kill(2) with SIGKILL until the forwarder's table has no such rule, told by poll(2)
  */
 import { spawn } from 'node:child_process';
-import { openSync, readFileSync, readSync } from 'node:fs';
-import { POLL, sys } from '../../src/sys/libc.js';
+import { readFileSync } from 'node:fs';
 import { summary } from './frames.js';
+import { TableWatch } from './table-watch.js';
 
 const [mode = '', folder = '', countText = '0'] = process.argv.slice(2);
 const times: number[] = [];
-const table = openSync(`${folder}/.tables/distribution`, 'r');
-const text = Buffer.alloc(1 << 16);
-
-/** Whether the table has a rule; the next `changed` waits for what comes after this look. */
-function has(port: number): boolean {
-  for (;;) {
-    try {
-      return text.toString('latin1', 0, readSync(table, text, 0, text.length, 0)).includes(`udp:${port}\t`);
-    } catch (error) {
-      // SIGCHLD of the reader.
-      if (!(error instanceof Error) || !('code' in error) || error.code !== 'EINTR') throw error;
-    }
-  }
-}
-
-/** Waits for the table to change, without a question to anybody meanwhile. */
-function changed(): void {
-  const fds = Buffer.alloc(8);
-  fds.writeInt32LE(table, 0);
-  fds.writeInt16LE(POLL.PRI, 4);
-  // SIGCHLD again.
-  while (sys.poll(fds, 1, 1000) < 0);
-}
+const table = new TableWatch(folder);
 
 async function round(port: number): Promise<number> {
   const cat = spawn('cat', [`${folder}/eth0:udp:${port}`], { stdio: ['ignore', 'ignore', 'inherit'] });
@@ -43,15 +21,15 @@ async function round(port: number): Promise<number> {
     readFileSync(`/proc/${pid}/wchan`, 'latin1') === 'request_wait_answer' &&
     readFileSync(`/proc/${pid}/io`, 'latin1').includes('rchar: 0') === false &&
     readFileSync(`/proc/${pid}/syscall`, 'latin1').startsWith('0 ');
-  while (!blocked() || !has(port)) await new Promise((resolve) => setTimeout(resolve, 1));
+  while (!blocked() || !table.has(`udp:${port}`)) await new Promise((resolve) => setTimeout(resolve, 1));
   const start = performance.now();
   process.kill(pid, mode === 'sigint' ? 'SIGINT' : 'SIGKILL');
   if (mode === 'sigint') {
     await gone;
     return performance.now() - start;
   }
-  do changed();
-  while (has(port));
+  do table.changed();
+  while (table.has(`udp:${port}`));
   const time = performance.now() - start;
   await gone;
   return time;

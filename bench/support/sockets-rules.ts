@@ -4,36 +4,16 @@
  * Times are from the return of the last system call until the forwarder's table, told by poll(2), has or has not the rule.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { openSync, readSync } from 'node:fs';
-import { must, POLL, sys } from '../../src/sys/libc.js';
+import { must, sys } from '../../src/sys/libc.js';
 import { summary } from './frames.js';
+import { TableWatch } from './table-watch.js';
 
 const [kind = '', end = '', folder = '', countText = '0'] = process.argv.slice(2);
-const table = openSync(`${folder}/.tables/distribution`, 'r');
-const text = Buffer.alloc(1 << 16);
-
-function has(rule: string): boolean {
-  for (;;) {
-    try {
-      return text.toString('latin1', 0, readSync(table, text, 0, text.length, 0)).includes(`\t${rule}\t`);
-    } catch (error) {
-      // SIGCHLD of a holder.
-      if (!(error instanceof Error) || !('code' in error) || error.code !== 'EINTR') throw error;
-    }
-  }
-}
-
-/** Waits for the table to change, without a question to anybody meanwhile. */
-function changed(): void {
-  const fds = Buffer.alloc(8);
-  fds.writeInt32LE(table, 0);
-  fds.writeInt16LE(POLL.PRI, 4);
-  while (sys.poll(fds, 1, 2000) < 0);
-}
+const table = new TableWatch(folder);
 
 function until(rule: string, there: boolean): number {
   const start = performance.now();
-  while (has(rule) !== there) changed();
+  while (table.has(rule) !== there) table.changed();
   return performance.now() - start;
 }
 

@@ -6,20 +6,18 @@
  *     remove, stop --> rules, tunnel, device: nothing is left
  *     a crash ------> the device is gone by itself, the rest is swept at the next start
  *
- * Owns them, the watchers of their sockets (one per network namespace), and what pins the link to a forwarder.
+ * Owns them, the sockets of their network namespaces, and the addresses at which forwarders are reached.
  */
-import { readlinkSync } from 'node:fs';
 import { Changes } from '../base/changes.js';
 import { describe, FwdfsError, hasCode } from '../base/errors.js';
 import { MAX_VIFS, VIF_RETRY_MS } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import { ETHERTYPE_ARP, type ProtocolAddress } from '../packet/protocol-address.js';
 import { hasCapability } from '../sys/capabilities.js';
-import { inNetns } from '../sys/netns.js';
 import type { Attributes, VifKind } from '../tunnel/messages.js';
 import type { ForwarderLink } from './forwarder-link.js';
 import { LinkAddresses } from './link-addresses.js';
-import { SocketWatcher, type WatchedSocket } from './socket-watcher.js';
+import { NamespaceSockets, namespaceOf } from './namespace-sockets.js';
 import type { ReceptionTable } from './tables.js';
 import { Vif } from './vif.js';
 import { sweepVifs, VifMirror } from './vif-mirror.js';
@@ -58,27 +56,24 @@ interface Entry {
   readonly undo: (() => void)[];
 }
 
-/** Watches the sockets of one network namespace for all virtual IFs in it. */
-interface Watched {
-  readonly watcher: SocketWatcher;
-  readonly sockets: Map<string, WatchedSocket>;
-  readonly users: Set<VifRules>;
-}
-
 export class Vifs {
   /** Rows came, went or are in another state. */
   readonly changes = new Changes();
   private readonly options: VifsOptions;
   private readonly entries = new Map<string, Entry>();
-  /** Keys of those that are being made. */
-  private readonly adding = new Set<string>();
-  private readonly watched = new Map<string, Watched>();
+  /** Those that are being made. */
+  private readonly adding = new Map<string, Promise<Entry>>();
+  /** What is left out of the mirrors, told once. */
+  private readonly told = new Set<string>();
+  private closed = false;
+  private readonly sockets: NamespaceSockets;
   /** Of the forwarders. */
   readonly addresses: LinkAddresses;
   private swept: Promise<void> | null = null;
 
   constructor(options: VifsOptions) {
     this.options = options;
+    this.sockets = new NamespaceSockets(options.log);
     this.addresses = new LinkAddresses(options.log);
     this.addresses.changes.listen(() => {
       for (const { update } of this.entries.values()) update();
@@ -113,11 +108,12 @@ export class Vifs {
     }
     const address = this.isOwn(request.netns) ? this.addresses.among(attributes) : undefined;
     if (address !== undefined) throw new FwdfsError('mirrors-link', `a forwarder is reached at ${address}`);
-    this.adding.add(key);
+    if (this.closed) throw new FwdfsError('not-connected', 'the control device stops');
+    const making = this.sweep().then(() => this.make(link, request, name, kind));
+    this.adding.set(key, making);
     let entry: Entry;
     try {
-      await this.sweep();
-      entry = await this.make(link, request, name, kind);
+      entry = await making;
       this.entries.set(key, entry);
     } finally {
       this.adding.delete(key);
@@ -136,7 +132,7 @@ export class Vifs {
     let told = '';
     const attempt = async (): Promise<void> => {
       isMissed = isTrying;
-      if (isTrying) return;
+      if (isTrying || this.closed) return;
       isTrying = true;
       try {
         await this.add(link, request);
@@ -165,7 +161,7 @@ export class Vifs {
     let vif: Vif | null = null;
     try {
       // Sockets that are open before the device is there are old.
-      const watched = this.watch(request.netns);
+      const watched = this.sockets.watch(request.netns);
       const isOwn = this.isOwn(request.netns);
       const old = isOwn ? [...watched.sockets.values()] : [];
       if (isOwn) undo.push(this.addresses.hold());
@@ -201,13 +197,13 @@ export class Vifs {
       };
       await made.start();
       watched.users.add(rules);
-      undo.push(() => this.unwatch(rules));
+      undo.push(() => this.sockets.unwatch(rules));
       rules.changed([...watched.sockets.values()], []);
       log.info({ vif: name, interface: symbol, kind }, 'virtual IF added');
       return { request, link, vif: made, rules, undo, update: this.follower(link, request, made, rules) };
     } catch (error) {
       for (const step of undo.reverse()) step();
-      this.unwatchUnused();
+      this.sockets.unwatchUnused();
       await (vif ?? mirror)?.remove();
       throw error;
     }
@@ -220,7 +216,10 @@ export class Vifs {
     const address = this.addresses.among(attributes);
     if (address === undefined) return attributes;
     const symbol = `${link.name}/${name}`;
-    this.options.log.warn({ interface: symbol, address }, 'a forwarder is reached there: not mirrored, use --netns');
+    if (!this.told.has(`${symbol} ${address}`)) {
+      this.told.add(`${symbol} ${address}`);
+      this.options.log.warn({ interface: symbol, address }, 'a forwarder is reached there: not mirrored, use --netns');
+    }
     return this.addresses.without(attributes);
   }
 
@@ -299,40 +298,9 @@ export class Vifs {
 
   /** Nothing is left in the kernel. */
   async close(): Promise<void> {
+    this.closed = true;
+    await Promise.allSettled(this.adding.values());
     for (const [key, entry] of [...this.entries]) await this.end(key, entry);
-  }
-
-  // --- sockets ---
-
-  private watch(netns: string): Watched {
-    const key = namespaceOf(netns);
-    let watched = this.watched.get(key);
-    if (watched !== undefined) return watched;
-    const watcher = new SocketWatcher(netns, this.options.log);
-    const made: Watched = { watcher, sockets: new Map(), users: new Set() };
-    const there = watcher.start((opened, closed) => {
-      for (const { id } of closed) made.sockets.delete(id);
-      for (const socket of opened) made.sockets.set(socket.id, socket);
-      for (const rules of made.users) rules.changed(opened, closed);
-    });
-    for (const socket of there) made.sockets.set(socket.id, socket);
-    watched = made;
-    this.watched.set(key, watched);
-    return watched;
-  }
-
-  private unwatch(rules: VifRules): void {
-    for (const watched of this.watched.values()) watched.users.delete(rules);
-    this.unwatchUnused();
-  }
-
-  /** All are looked at: the name of a namespace may stand for another one by now. */
-  private unwatchUnused(): void {
-    for (const [key, { users, watcher }] of this.watched) {
-      if (users.size > 0) continue;
-      watcher.close();
-      this.watched.delete(key);
-    }
   }
 
   private isOwn(netns: string): boolean {
@@ -373,15 +341,6 @@ function stateOf(link: ForwarderLink, request: VifRequest, vif: Vif): string {
 }
 
 export const VIF_COLUMNS = ['vif', 'interface', 'kind', 'netns', 'state', 'rules', 'frames_in', 'frames_out', 'groups'];
-
-/** Identity of a network namespace, whatever it is called by. @throws FwdfsError no-such-name */
-function namespaceOf(netns: string): string {
-  try {
-    return inNetns(netns, () => readlinkSync('/proc/thread-self/ns/net'));
-  } catch (error) {
-    throw new FwdfsError('no-such-name', `network namespace ${netns}: ${describe(error)}`, { cause: error });
-  }
-}
 
 function kindOf({ kind, interface: name }: VifRequest, { linkType }: Attributes): VifKind {
   const isEthernet = linkType === LINKTYPE_ETHERNET;

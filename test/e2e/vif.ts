@@ -6,7 +6,7 @@
  */
 import t from 'tap';
 import { DEVICE, InteropLab, VIF_PERMISSIONS } from '../support/interop.js';
-import { signalProcess, until } from '../support/lab.js';
+import { FWDFS, signalProcess, until } from '../support/lab.js';
 import { Netns, withoutRoot } from '../support/netns.js';
 
 /** What a virtual IF could leave in a namespace. */
@@ -276,3 +276,29 @@ t.test('rules come back after the forwarder was restarted, and after a cut', { s
   await until(() => answers(lab, 80), 20_000);
   t.match(await lab.says(ctl, 'ping', '-c', '1', '10.9.0.2'), /1 received/);
 });
+
+t.test(
+  'a virtual IF of a configuration file is there by itself, when its right is, and goes with the control device',
+  { skip: withoutRoot },
+  async (t) => {
+    const lab = await InteropLab.start({ permissions: '  - { control: ctl1, interface: eth0, rights: [read] }' });
+    t.teardown(() => lab.stop());
+    const { ctl, folder } = lab.lab;
+    await lab.lab.control?.end();
+    const before = await traces(lab, ctl);
+    const forwarder = `{ url: "ws://10.8.0.1:7440", token_file: ${folder}/token }`;
+    const config = lab.file(
+      'control.yaml',
+      `name: ctl1\nforwarders: { fwd1: ${forwarder} }\nvifs: [ { interface: fwd1/eth0 } ]\n`,
+    );
+    lab.file('other/.keep', '');
+    const mount = [process.execPath, FWDFS, 'mount', '-f', '-o', 'nonempty', config, `${folder}/other`];
+    const control = lab.daemon(ctl, mount);
+    await control.until(/virtual IF not added yet/);
+    await lab.lab.permit(VIF_PERMISSIONS);
+    await control.until(/"virtual IF added"/);
+    t.match(await links(lab), /inet 10\.9\.0\.1\/24/);
+    await control.end('SIGTERM');
+    t.equal(await traces(lab, ctl), before);
+  },
+);

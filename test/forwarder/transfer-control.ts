@@ -127,6 +127,9 @@ t.test('a socket of a virtual IF and a claim exclude each other, sockets share',
     t.equal(await bench.claim('udp:53', bench.two), 'claimed');
     t.type(await bench.claim('udp:54', bench.two), 'number');
     await t.rejects(socket(903, 'udp:54'), { code: 'claimed' });
+    for (const own of ['tcp:7440', 'tcp:10.0.0.1:7440', 'tcp']) {
+      await t.rejects(socket(903, own), { code: 'claimed' }, `${own}: control devices come there`);
+    }
     await t.rejects(socket(904, 'udp:55', bench.two), { code: 'no-such-vif' }, 'the vif of another control device');
     await t.rejects(socket(900, 'udp:55'), { code: 'bad-message' }, 'the way back has that up tunnel');
     bench.control.deleteRule(bench.one, { upTunnel: 900 });
