@@ -37,6 +37,12 @@ export const ERRORS = {
     errno: E.EADDRINUSE,
     advice: 'use --netns: here the forwarder could not be reached any more',
   },
+  'no-such-vip': { errno: E.ENOENT, advice: 'look at fwdfs vip list' },
+  'not-on-link': {
+    errno: E.EHOSTUNREACH,
+    advice: 'a virtual IP address needs both devices on one link; use a virtual IF (fwdfs vif add) instead',
+  },
+  'address-in-use': { errno: E.EADDRINUSE, advice: 'another control device has this address; give another one' },
   'no-such-vif': { errno: E.ENOENT, advice: 'look at fwdfs vif list' },
   'not-connected': { errno: E.ENETDOWN, advice: "look at the forwarder's .state for the reason" },
   'interface-gone': {

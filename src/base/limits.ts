@@ -97,6 +97,18 @@ export const FLOW_OTHER_MS = 600_000;
 /** A share of the flows is looked at this often, all of them in FLOW_SWEEP_STEPS times. */
 export const FLOW_SWEEP_MS = 250;
 export const FLOW_SWEEP_STEPS = 16;
+/** A TCP flow whose socket was closed may be quiet for this long, where other control devices serve its port. */
+export const FLOW_LEFT_MS = 60_000;
+/** Slots of a Maglev table: a prime, so that every permutation visits all. */
+export const MAGLEV_SLOTS = 65_537;
+/** Maglev tables that are kept; groups with the same members share one. */
+export const MAX_MAGLEV_TABLES = 64;
+/** Largest weight of a control device. */
+export const MAX_WEIGHT = 256;
+/** A control device with virtual IFs is asked this often whether it is there, by default. */
+export const HEARTBEAT_MS = 250;
+/** One that was not heard of for this many heartbeats gets no new flows; for one more, its flows are given up. */
+export const HEARTBEATS_AWAY = 3;
 /** Multicast groups that one virtual IF may be in. */
 export const MAX_GROUPS_PER_VIF = 256;
 /** How long a neighbour-request waits for the neighbour. */

@@ -33,9 +33,10 @@ export interface VifEnd {
 
 /**
  * `copy`: whatever others get; `claim`: and the forwarder's own kernel and other claims get nothing; `socket`: of a unicast
- * packet only the most specific rule gets it, and not the kernel; `flow`: what the flows of a virtual IF bring.
+ * packet only the most specific rule gets it, and not the kernel; `flow`: what the flows of a virtual IF bring;
+ * `vip`: address conversion by the kernel, and no frame is ours.
  */
-export type RuleMode = 'copy' | 'claim' | 'socket' | 'flow';
+export type RuleMode = 'copy' | 'claim' | 'socket' | 'flow' | 'vip';
 
 /** What the way back of a virtual IF has for a protocol address: no packet matches it. */
 export const FLOWS: ProtocolAddress = { ...ANY_PROTOCOL, kind: 'ip', text: 'flows' };
@@ -51,6 +52,8 @@ export interface Rule {
   readonly mode: RuleMode;
   /** The virtual IF whose socket it is for; null: a file, or set by hand. */
   readonly vif: VifEnd | null;
+  /** The virtual IP address, 4 or 16 bytes, of mode `vip`; null: of another mode. */
+  readonly vip: Buffer | null;
   /** What the frame has to pass, of a packet socket; null: nothing. */
   readonly filter: BpfProgram | null;
   readonly upTunnel: number;

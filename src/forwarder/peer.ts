@@ -33,6 +33,12 @@ export class Peer {
   address: string;
   /** Both channels are there. While false, frames for this control device are dropped and counted. */
   active = false;
+  /** Not heard of for a while, though its channels are there. */
+  silent = false;
+  /** Share of new flows, against those of others. */
+  weight = 1;
+  /** Interfaces of which it takes no new flows; `*`: of none. */
+  readonly drains = new Set<string>();
   /** On the list of those that flush when the receive batch is over. */
   touched = false;
   private readonly channel: UpChannel;
@@ -43,6 +49,11 @@ export class Peer {
     this.identity = identity;
     this.address = address;
     this.channel = channel;
+  }
+
+  /** Whether it can be given new flows of an interface. */
+  takesFlows(interfaceName: string): boolean {
+    return this.active && !this.silent && !this.drains.has('*') && !this.drains.has(interfaceName);
   }
 
   /**

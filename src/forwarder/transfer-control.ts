@@ -130,6 +130,7 @@ export class TransferControl {
       scope: 'in',
       mode: 'flow',
       vif: { id: tunnel.id, kind, stamp: 0 },
+      vip: null,
       filter: null,
       upTunnel,
       symbol,
@@ -171,6 +172,7 @@ export class TransferControl {
       scope: fields.scope,
       mode: isSocket ? 'socket' : fields.claim && vif === null ? 'claim' : 'copy',
       vif,
+      vip: null,
       // One that can't be run here is left to the kernel there, which runs it again anyway.
       filter: vif === null || fields.filter === undefined ? null : compileBpf(Buffer.from(fields.filter, 'hex')),
       upTunnel: fields.upTunnel,

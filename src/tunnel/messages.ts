@@ -81,6 +81,9 @@ export const MESSAGES = {
         .object({ session: text('session of the hello-response'), epoch: text('epoch of the hello-response') })
         .meta({ description: 'the session to go on with' })
         .optional(),
+      weight: u32(
+        'share of new flows that this control device takes, against those of others; 1 to MAX_WEIGHT, absent: 1',
+      ).optional(),
     }),
   },
   'hello-response': {
@@ -218,6 +221,9 @@ export const MESSAGES = {
         .regex(/^([0-9a-f]{16}){1,4096}$/)
         .meta({ description: "a packet socket's own filter: classic BPF, 16 hex digits an instruction", unit: '' })
         .optional(),
+      vip: text(
+        'the rule of a socket on this virtual IP address: addresses are converted, and no frame goes up the tunnel',
+      ).optional(),
     }),
   },
   'transfer-response': {
@@ -289,6 +295,72 @@ export const MESSAGES = {
       address: text('IPv4 or IPv6 address of the neighbour'),
       link: text('its link layer address; empty: it does not answer'),
     }),
+  },
+  'address-conversion-request': {
+    from: 'control',
+    answer: 'address-conversion-response',
+    source: 'Fig. 19',
+    doc: 'Registers a virtual IP address and the sender address that stands for it between the two devices.',
+    fields: z.object({
+      vip: text('virtual IP address: IPv4 or IPv6 address of an interface of the forwarder'),
+      sender: text('address of the control device for this virtual IP address alone'),
+      nextHop: text('address of the control device on the link between the devices, of the same family'),
+      link: text('its link layer address there'),
+    }),
+  },
+  'address-conversion-response': {
+    from: 'forwarder',
+    answer: null,
+    source: 'ours',
+    doc: 'The virtual IP address is in the reception table of the forwarder.',
+    fields: z.object({
+      vip: text('virtual IP address'),
+      interface: interfaceName(),
+      nextHop: text('address of the forwarder on the link between the devices, of the same family'),
+      link: text('its link layer address there'),
+    }),
+  },
+  'address-conversion-deletion-request': {
+    from: 'control',
+    answer: 'address-conversion-deletion-response',
+    source: 'ours',
+    doc: 'Takes a virtual IP address back, with the rules of its sockets.',
+    fields: z.object({ vip: text('virtual IP address') }),
+  },
+  'address-conversion-deletion-response': {
+    from: 'forwarder',
+    answer: null,
+    source: 'ours',
+    doc: 'The virtual IP address is gone, or was not there.',
+    fields: z.object({ vip: text('virtual IP address') }),
+  },
+  'address-conversion-withdrawal': {
+    from: 'forwarder',
+    answer: null,
+    source: 'ours',
+    doc: 'A virtual IP address was withdrawn, with the rules of its sockets: not permitted any more, or not an address of the interface any more.',
+    fields: z.object({
+      vip: text('virtual IP address'),
+      reason: text('one line for the log'),
+      code: text('why, a code of the error table; absent: not-permitted').optional(),
+    }),
+  },
+  'drain-request': {
+    from: 'control',
+    answer: 'drain-response',
+    source: 'ours',
+    doc: 'This control device takes no new flows of balanced rules, or takes them again; those that it has stay.',
+    fields: z.object({
+      interface: interfaceName().optional(),
+      drain: flag('no new flows from now on; false: again'),
+    }),
+  },
+  'drain-response': {
+    from: 'forwarder',
+    answer: null,
+    source: 'ours',
+    doc: 'It counts from now on, for the interface or for all.',
+    fields: z.object({ drain: flag('as asked') }),
   },
   'table-request': {
     from: 'control',

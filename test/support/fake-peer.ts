@@ -30,6 +30,7 @@ export function makeRule(peer: Peer, text: string, more: Partial<Rule> = {}): Ru
     scope: 'in',
     mode: 'copy',
     vif: null,
+    vip: null,
     filter: null,
     upTunnel: lastUpTunnel,
     symbol: 'eth0',
