@@ -88,7 +88,7 @@ export class Delivery {
       const unicast = pkttype === PKTTYPE.HOST;
       // What is forwarded has our MAC address and is none of the sockets' business.
       forVifs = !unicast || isOwnDestination(this.own, view, slots);
-      if (unicast && forVifs) first = this.flows.received(view, slots) ?? rules.matchSocket(view, slots);
+      if (unicast && forVifs) first = this.ofFlow(view, slots) ?? rules.matchSocket(view, slots);
     }
     let count = rules.match(view, slots, outgoing ? SIDE.SENT : SIDE.RECEIVED, seen, matched);
     if (forVifs && pkttype !== PKTTYPE.HOST) count = rules.matchSockets(view, slots, matched, count);
@@ -100,6 +100,11 @@ export class Delivery {
       this.give(rule, flags, view, slots, offset, length, vnet, seconds, nanoseconds);
     }
     return first === null ? count : count + 1;
+  }
+
+  private ofFlow(view: FrameView, slots: Buffer): Rule | null {
+    const flow = this.flows.received(view, slots);
+    return flow < 0 || this.flows.isHomeless(flow) ? null : this.flows.ruleOf(flow);
   }
 
   private give(

@@ -204,6 +204,19 @@ export class InterfaceRules {
     return best;
   }
 
+  /** The socket rule of this virtual IF that covers the frame's local end: with a local address before without; null: none. */
+  throughOf(view: FrameView, frame: Buffer, side: Side, vif: VifEnd): Rule | null {
+    const port = side === SIDE.RECEIVED ? view.destinationPort : view.sourcePort;
+    if (this.socket.size === 0 || port < 0) return null;
+    let best: Rule | null = null;
+    for (const rule of this.socket.get((view.protocol << 16) | port) ?? []) {
+      const { address } = rule.protocol;
+      if (rule.vif !== vif || (address !== null && !isLocal(address, view, frame, side))) continue;
+      if (best === null || (best.protocol.address === null && address !== null)) best = rule;
+    }
+    return best;
+  }
+
   /** Every socket rule that a multicast or broadcast frame matches, written to `matched` from `count` on. @returns how many */
   matchSockets(view: FrameView, frame: Buffer, matched: Rule[], count: number): number {
     if (this.socket.size === 0 || view.destinationPort < 0) return count;

@@ -56,7 +56,7 @@ function ownAddresses(link: Link): OwnAddresses {
 
 /** What virtual IFs need of the kernel. */
 export interface VifKernel extends Pick<TunSenderOptions, 'neighbours' | 'nextHop'> {
-  /** A flow came or went. */
+  /** A flow needs the kernel's quiet, or no longer does. */
   readonly flowChanged: FlowListener;
 }
 
@@ -82,13 +82,8 @@ export class ForwarderInterface implements Outlet {
   constructor(name: string, rules: InterfaceRules, result: TransmitResult, kernel: VifKernel, log: Logger) {
     this.name = name;
     this.kernel = kernel;
-    this.flows = new FlowTable(
-      () => performance.now(),
-      (flow, opened) => {
-        kernel.flowChanged(flow, opened);
-        if (this.flows.size === (opened ? 1 : 0)) this.receiver?.flowsChanged(opened);
-      },
-    );
+    this.flows = new FlowTable(() => performance.now(), kernel.flowChanged, rules);
+    this.flows.onAny = (any) => this.receiver?.flowsChanged(any);
     this.rules = rules;
     this.result = result;
     this.log = log;

@@ -188,6 +188,7 @@ export class TransferControl {
     try {
       entry.ruleAdded(rule);
       if (vif !== null) interfaces.vifs.ruleAdded(rule);
+      if (isSocket) entry.flows.join(rule);
       if (rule.mode === 'claim') await this.quieten(rule);
     } catch (error) {
       this.removeRule(rule);
@@ -298,6 +299,8 @@ export class TransferControl {
     distribution.remove(rule);
     const entry = interfaces.find(rule.interface);
     entry?.ruleRemoved(rule);
+    // Before the kernel is no longer quiet for the rule.
+    if (rule.mode === 'socket') entry?.flows.leave(rule, false);
     if (rule.vif !== null) interfaces.vifs.ruleRemoved(rule);
     if (rule.mode === 'flow') entry?.flows.removeOf(rule);
     if (rule.mode === 'claim') {

@@ -18,6 +18,7 @@ class Bench {
   readonly flows = new FlowTable(
     () => 0,
     () => undefined,
+    this.rules,
   );
   readonly ends: PeerEnd[] = [makePeer('ctl1'), makePeer('ctl2')];
   private readonly view = new FrameView();

@@ -21,6 +21,7 @@ class Bench {
   readonly flows = new FlowTable(
     () => 0,
     () => undefined,
+    this.rules,
   );
   readonly counters = new Counters();
   readonly one: PeerEnd = makePeer('ctl1');
@@ -284,6 +285,7 @@ t.test('a receiver that cannot start closes its socket', async (t) => {
     const flows = new FlowTable(
       () => 0,
       () => undefined,
+      rules,
     );
     const own = { mac: MAC_B, ip: [] };
     const options = {
