@@ -122,6 +122,7 @@ export class TransferControl {
     const tunnel = reception.get(peer, response.downTunnel);
     if (tunnel === undefined) throw new FwdfsError('internal', 'a new tunnel is not there');
     const { symbol, linkType } = tunnel;
+    const vif: VifEnd = { id: tunnel.id, kind, stamp: 0, wayBack: null };
     const rule = newRule({
       peer,
       interface: tunnel.interface,
@@ -129,7 +130,7 @@ export class TransferControl {
       linkType,
       scope: 'in',
       mode: 'flow',
-      vif: { id: tunnel.id, kind, stamp: 0 },
+      vif,
       vip: null,
       filter: null,
       upTunnel,
@@ -137,6 +138,7 @@ export class TransferControl {
       credit,
     });
     tunnel.wayBack = rule;
+    vif.wayBack = rule;
     if (kind === 'tun' && linkType === 'ethernet') tunnel.linkHeaderBytes = ETHERNET_HEADER_BYTES;
     distribution.add(rule);
     try {

@@ -30,7 +30,7 @@ class Bench {
 
   vif(kind: VifEnd['kind'] = 'tap'): VifEnd {
     lastVif += 1;
-    return { id: lastVif, kind, stamp: 0 };
+    return { id: lastVif, kind, stamp: 0, wayBack: null };
   }
 
   add(text: string, vif: VifEnd | null, more: Partial<Rule> = {}, index = 0): Rule {
