@@ -81,7 +81,7 @@ export const VIF_RETRY_MS = 5000;
 /** Virtual IFs of one control device. */
 export const MAX_VIFS = 256;
 /** Flows of virtual IFs at one interface. */
-export const MAX_FLOWS_PER_INTERFACE = 131_072;
+export const MAX_FLOWS_PER_INTERFACE = 1_048_576;
 /** How long a flow may be quiet: TCP that was not answered, TCP, after a FIN, after an RST. */
 export const FLOW_TCP_NEW_MS = 120_000;
 export const FLOW_TCP_MS = 432_000_000;

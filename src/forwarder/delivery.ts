@@ -12,12 +12,12 @@
 import { C, type Counters } from '../base/counters.js';
 import { BpfContext, runBpf } from '../packet/bpf-run.js';
 import type { FrameView } from '../packet/headers.js';
-import { IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE } from '../packet/protocol-address.js';
-import { TCP_FLAG } from '../packet/tcp-segment.js';
+import { IPPROTO_ICMPV6, IPPROTO_TCP } from '../packet/protocol-address.js';
 import { PKTTYPE } from '../sys/packet-socket.js';
 import { DATA_OUTGOING } from '../tunnel/frames.js';
 import { type InterfaceRules, type Rule, SEEN, SIDE } from './distribution-table.js';
 import { FLOW, FlowKey } from './flow-key.js';
+import { isDatagram, isOpening, tcpFlags } from './flow-state.js';
 import type { FlowTable } from './flow-table.js';
 import { flowHash } from './maglev.js';
 import type { Peer } from './peer.js';
@@ -28,7 +28,6 @@ import type { OwnAddresses } from './source-check.js';
 /** Neighbour solicitation and advertisement, redirect: the forwarder's kernel alone speaks them (RFC 4861). */
 const ND_FIRST = 135;
 const ND_LAST = 137;
-const TCP_FLAGS_OFFSET = 13;
 
 /** Frames are numbered through all interfaces and receivers, for the stamps of vifs. */
 let lastFrame = 0;
@@ -51,13 +50,7 @@ function isNeighbourDiscovery(view: FrameView, frame: Buffer): boolean {
 }
 
 /** Of a later fragment it can't be told: no. */
-function isSyn(view: FrameView, frame: Buffer): boolean {
-  const at = view.l4Offset + TCP_FLAGS_OFFSET;
-  return view.l4Offset > 0 && at < view.l3End && (frame[at]! & (TCP_FLAG.SYN | TCP_FLAG.ACK)) === TCP_FLAG.SYN;
-}
-
-/** Protocols without a handshake: what opens a flow is its first packet. */
-const isDatagram = (protocol: number): boolean => protocol === IPPROTO_UDP || protocol === IPPROTO_UDPLITE;
+const isSyn = (view: FrameView, frame: Buffer): boolean => isOpening(tcpFlags(view, frame));
 
 /** What goes up by the way back of its virtual IF still belongs to the rule that its flow came by. */
 function countThrough(rule: Rule, bytes: number): void {

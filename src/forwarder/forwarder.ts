@@ -131,6 +131,7 @@ export class Forwarder implements SessionHandler {
 
   async stop(): Promise<void> {
     this.heartbeats?.stop();
+    this.transfer.resetsFlows = false;
     await this.server.close();
     await this.interfaces.stop();
     this.releaseName();

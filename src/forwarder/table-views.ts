@@ -15,7 +15,7 @@ import { TABLE_PAGE_BYTES } from '../base/limits.js';
 import type { Message } from '../tunnel/messages.js';
 import { DISTRIBUTION_COLUMNS, distributionRows, type RowsView } from './distribution-rows.js';
 import type { DistributionTable } from './distribution-table.js';
-import { FLOW_COLUMNS } from './flow-table.js';
+import { FLOW_COLUMNS } from './flow-text.js';
 import type { Interfaces } from './interfaces.js';
 import type { Peer } from './peer.js';
 import { PERMISSION_COLUMNS, type PermissionTable } from './permission-table.js';
