@@ -14,7 +14,7 @@ const members = (count: number, weight = 1): MaglevMember[] =>
   Array.from({ length: count }, (_, index) => ({ name: `ctl${index} fwd1-eth0`, weight }));
 
 function shares(table: Uint16Array, count: number): number[] {
-  const slots = new Array<number>(count).fill(0);
+  const slots = Array.from({ length: count }, () => 0);
   for (const owner of table) slots[owner]! += 1;
   return slots.map((owned) => owned / table.length);
 }
