@@ -147,6 +147,7 @@ export class InterfaceRules {
 
   private eachKey(rule: Rule, act: <K>(map: Map<K, Rule[]>, key: K, rule: Rule) => void): void {
     const address = rule.protocol;
+    if (rule.mode === 'vip') return;
     if (address.kind === 'any') act(this.any, '*', rule);
     else if (address.kind === 'ether') act(this.ether, address.etherType, rule);
     else {

@@ -12,8 +12,9 @@ import { Counters } from '../base/counters.js';
 import { describe, FwdfsError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import type { LinkType } from '../packet/headers.js';
+import { formatIpAddress, parseIpv4, parseIpv6 } from '../packet/ip-address.js';
 import { holdName } from '../sys/name-lock.js';
-import type { Answer, MessageArgs } from '../tunnel/messages.js';
+import type { Answer, Message, MessageArgs } from '../tunnel/messages.js';
 import { TunnelServer } from '../tunnel/server.js';
 import type { Session, SessionHandler } from '../tunnel/session.js';
 import { authenticate } from './authenticate.js';
@@ -27,6 +28,7 @@ import { ReceptionTable } from './reception-table.js';
 import { TableViews } from './table-views.js';
 import { TransferControl } from './transfer-control.js';
 import { VifControl } from './vif-control.js';
+import { VipConversion } from './vip-conversion.js';
 
 export class Forwarder implements SessionHandler {
   private readonly config: ForwarderConfig;
@@ -41,6 +43,7 @@ export class Forwarder implements SessionHandler {
   private readonly interfaces: Interfaces;
   private readonly transfer: TransferControl;
   private readonly vifs: VifControl;
+  private readonly vips: VipConversion;
   private readonly tables: TableViews;
   private readonly server: TunnelServer;
   private releaseName: () => void = () => undefined;
@@ -51,12 +54,24 @@ export class Forwarder implements SessionHandler {
     this.permissions = new PermissionTable(config.permissions);
     this.downPath = new DownPath(this.distribution, this.reception, (name) => this.interfaces.find(name), this.lost);
     this.interfaces = new Interfaces(config, this.distribution, this.downPath, log);
+    this.vips = new VipConversion({
+      name: config.name,
+      interfaces: this.interfaces,
+      grantOf: (peer, name) => this.transfer.grantOf(peer, name),
+      withdraw: (peer, vip, reason, code) => {
+        this.transfer.removeVip(peer, vip);
+        const text = formatIpAddress(vip, 0, vip.length);
+        this.sessionOf(peer)?.send('address-conversion-withdrawal', { vip: text, reason, code });
+      },
+      log,
+    });
     this.transfer = new TransferControl({
       name: config.name,
       permissions: this.permissions,
       distribution: this.distribution,
       reception: this.reception,
       interfaces: this.interfaces,
+      vips: this.vips,
       log,
     });
     this.vifs = new VifControl({
@@ -71,6 +86,7 @@ export class Forwarder implements SessionHandler {
       distribution: this.distribution,
       reception: this.reception,
       interfaces: this.interfaces,
+      vips: this.vips,
       lost: this.lost,
       checkUse: (peer, name) => void this.transfer.useOrRefuse(peer, name),
       send: (peer, table) => this.sessionOf(peer)?.send('table-change', { table }),
@@ -83,9 +99,13 @@ export class Forwarder implements SessionHandler {
     });
     this.interfaces.onSet = () => {
       for (const session of this.peers.keys()) this.sendInterfaces(session);
+      this.vips.interfacesChanged();
       this.tables.statesChanged();
     };
-    this.interfaces.onAttributes = (name) => this.sendAttributes(name);
+    this.interfaces.onAttributes = (name) => {
+      this.vips.interfacesChanged();
+      this.sendAttributes(name);
+    };
     this.interfaces.onLinkType = (name, linkType) => {
       this.vifs.interfaceChanged(name);
       this.endOtherKind(name, linkType);
@@ -110,6 +130,7 @@ export class Forwarder implements SessionHandler {
     }
     try {
       await this.interfaces.start();
+      await this.vips.sweep();
       await this.server.listen(
         listen.map((address) => address.url),
         tls === null ? {} : { tls: { cert: tls.cert, key: tls.key, ...(tls.ca === null ? {} : { ca: tls.ca }) } },
@@ -123,6 +144,7 @@ export class Forwarder implements SessionHandler {
 
   async stop(): Promise<void> {
     await this.server.close();
+    await this.vips.remove();
     await this.interfaces.stop();
     this.releaseName();
   }
@@ -141,6 +163,7 @@ export class Forwarder implements SessionHandler {
     for (const [session, peer] of this.peers) {
       const reason = `the permissions of ${this.config.name} were changed`;
       for (const upTunnel of this.transfer.review(peer)) session.send('transfer-withdrawal', { upTunnel, reason });
+      this.vips.review(peer, reason);
       this.sendInterfaces(session, true);
     }
     this.tables.changed('permission');
@@ -168,6 +191,18 @@ export class Forwarder implements SessionHandler {
     this.sendAttributes(name);
   }
 
+  /** Resolves when the kernel converts no more. */
+  private async unregisterVip(
+    peer: Peer,
+    { vip }: Message<'address-conversion-deletion-request'>,
+  ): Promise<Message<'address-conversion-deletion-response'>> {
+    const address = parseIpv4(vip) ?? parseIpv6(vip);
+    if (address === null) throw new FwdfsError('bad-message', `${JSON.stringify(vip)} is no address`);
+    this.transfer.removeVip(peer, address);
+    await this.vips.unregister(peer, vip);
+    return { vip };
+  }
+
   // --- SessionHandler ---
 
   active(session: Session, resumed: boolean): void {
@@ -178,6 +213,7 @@ export class Forwarder implements SessionHandler {
     }
     peer.address = session.address;
     peer.active = true;
+    this.vips.peerChanged(peer);
     if (resumed) {
       // What was under way when the channel went is lost on both sides: both count their credit anew.
       for (const rule of this.distribution.rulesOf(peer)) {
@@ -194,6 +230,7 @@ export class Forwarder implements SessionHandler {
     const peer = this.peers.get(session);
     if (peer === undefined) return;
     peer.active = false;
+    this.vips.peerChanged(peer);
     this.tables.statesChanged();
   }
 
@@ -203,6 +240,7 @@ export class Forwarder implements SessionHandler {
     peer.active = false;
     this.peers.delete(session);
     this.transfer.removeAll(peer);
+    void this.vips.peerClosed(peer);
     this.tables.forget(peer);
     this.log.info({ control: session.identity, reason }, 'session closed');
   }
@@ -251,6 +289,10 @@ export class Forwarder implements SessionHandler {
         return this.vifs.leave(peer, fields);
       case 'neighbour-request':
         return this.vifs.neighbour(peer, fields);
+      case 'address-conversion-request':
+        return this.vips.register(peer, fields);
+      case 'address-conversion-deletion-request':
+        return this.unregisterVip(peer, fields);
       case 'table-request':
         return this.tables.rows(peer, fields);
       default:

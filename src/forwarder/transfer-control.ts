@@ -6,6 +6,7 @@
  *     tunnel generation request  -> permission?  -> down tunnel in the reception table (S805, S806, S215)
  *     transfer request           -> permission?  -> rule in the distribution table (S1007, S226)
  *     the same with a vif        -> right `vif`: its tunnel with its way back; rules of its sockets
+ *     the same with a vip        -> right `vip`: the rule of a socket, for the kernel (vip-conversion.ts)
  *     … deletion request         -> gone (S904), with a vif's tunnel all that is its
  *     new permissions            -> what lost its right is gone, or refuses its frames
  *     another link type          -> rules for the one before are gone, and down tunnels refuse their frames
@@ -30,6 +31,8 @@ import type { Peer } from './peer.js';
 import { allows, type Grant, type PermissionTable } from './permission-table.js';
 import { claimRules } from './quiet.js';
 import type { DownTunnel, ReceptionTable, SendRight } from './reception-table.js';
+import type { VipConversion } from './vip-conversion.js';
+import { vipRule } from './vip-rule.js';
 
 export interface TransferControlOptions {
   /** Name of the forwarder. */
@@ -38,6 +41,7 @@ export interface TransferControlOptions {
   readonly distribution: DistributionTable;
   readonly reception: ReceptionTable;
   readonly interfaces: Pick<Interfaces, 'find' | 'get' | 'listen' | 'quieten' | 'vifs'>;
+  readonly vips: Pick<VipConversion, 'ruleAdded' | 'ruleRemoved'>;
   readonly log: Logger;
 }
 
@@ -58,7 +62,7 @@ export class TransferControl {
     options.reception.removed.push((tunnel) => this.tunnelGone(tunnel));
   }
 
-  private grantOf(peer: Peer, interfaceName: string): Grant {
+  grantOf(peer: Peer, interfaceName: string): Grant {
     return this.options.permissions.rightsOf({ name: peer.identity, address: peer.address, uid: null }, interfaceName);
   }
 
@@ -159,6 +163,7 @@ export class TransferControl {
   /** S1007, S226: when this returns, the rule's packets are on their way. */
   async addRule(peer: Peer, fields: Message<'transfer-request'>): Promise<Message<'transfer-response'>> {
     const { distribution, interfaces, log } = this.options;
+    if (fields.vip !== undefined) return this.addVipRule(peer, fields, fields.vip);
     const entry = interfaces.get(fields.interface);
     const vif = fields.vif === undefined ? null : this.vifOf(peer, fields.vif, fields.interface);
     this.requireKind(entry, vif?.kind, fields.linkType);
@@ -197,6 +202,37 @@ export class TransferControl {
     return { upTunnel: fields.upTunnel };
   }
 
+  /** S2005, S2006: when this returns, new connections are placed on the control device. */
+  private async addVipRule(
+    peer: Peer,
+    fields: Message<'transfer-request'>,
+    vip: string,
+  ): Promise<Message<'transfer-response'>> {
+    const { distribution, interfaces, log, vips } = this.options;
+    const rule = vipRule(peer, fields, vip, interfaces.get(fields.interface).linkType);
+    this.requireRight(rule);
+    this.requireRoom(peer, rule.upTunnel);
+    this.requireForeignPort(rule.interface, rule.protocol);
+    this.requireUnclaimed(rule, 'claim');
+    distribution.add(rule);
+    try {
+      await vips.ruleAdded(rule);
+      if (distribution.get(peer, rule.upTunnel) !== rule) {
+        throw new FwdfsError('no-such-vip', `the rule of ${rule.protocol.text} was withdrawn`);
+      }
+    } catch (error) {
+      this.removeRule(rule);
+      throw error;
+    }
+    log.debug({ control: peer.identity, interface: rule.interface, protocol: rule.protocol.text }, 'rule added');
+    return { upTunnel: rule.upTunnel };
+  }
+
+  /** The rules of a virtual IP address that is taken back. */
+  removeVip(peer: Peer, vip: Buffer): void {
+    for (const rule of this.options.distribution.rulesOf(peer)) if (rule.vip?.equals(vip)) this.removeRule(rule);
+  }
+
   /** @throws FwdfsError no-such-vif */
   private vifOf(peer: Peer, downTunnel: number, interfaceName: string): VifEnd {
     const tunnel = this.options.reception.get(peer, downTunnel);
@@ -227,6 +263,7 @@ export class TransferControl {
 
   private hasRight({ peer, interface: name, protocol, mode, vif }: Rule): boolean {
     const grant = this.grantOf(peer, name);
+    if (mode === 'vip') return allows(grant, 'vip', protocol);
     if (vif !== null) return mode === 'flow' ? grant.rights.has('vif') : allows(grant, 'vif', protocol);
     if (!allows(grant, 'read', protocol)) return false;
     // Who silences the forwarder's kernel has to be able to answer instead.
@@ -235,7 +272,8 @@ export class TransferControl {
 
   private requireRight(rule: Rule): void {
     if (this.hasRight(rule)) return;
-    const what = rule.vif !== null ? 'have a virtual IF with' : rule.mode === 'claim' ? 'claim' : 'read';
+    const verb = rule.mode === 'vip' ? 'have a virtual IP address with' : rule.mode === 'claim' ? 'claim' : 'read';
+    const what = rule.vif !== null ? 'have a virtual IF with' : verb;
     throw new FwdfsError(
       'not-permitted',
       `${rule.peer.identity} may not ${what} ${rule.protocol.text} of ${rule.interface}`,
@@ -263,7 +301,7 @@ export class TransferControl {
     if (present !== null && present.master !== 0) {
       throw new FwdfsError('not-claimable', `${interfaceName} is a port of another interface`);
     }
-    for (const mode of ['claim', 'socket'] as const)
+    for (const mode of ['claim', 'socket', 'vip'] as const)
       this.requireUnclaimed({ interface: interfaceName, protocol }, mode);
     if (distribution.claims().length >= MAX_CLAIMS) throw new FwdfsError('too-many', `there are ${MAX_CLAIMS} claims`);
     // A name that nft can't take would fail every other claim with this one.
@@ -297,7 +335,8 @@ export class TransferControl {
     if (distribution.get(rule.peer, rule.upTunnel) !== rule) return;
     distribution.remove(rule);
     const entry = interfaces.find(rule.interface);
-    entry?.ruleRemoved(rule);
+    if (rule.mode === 'vip') this.options.vips.ruleRemoved(rule);
+    else entry?.ruleRemoved(rule);
     if (rule.vif !== null) interfaces.vifs.ruleRemoved(rule);
     if (rule.mode === 'flow') entry?.flows.removeOf(rule);
     if (rule.mode === 'claim') {
