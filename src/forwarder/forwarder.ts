@@ -21,6 +21,7 @@ import { authenticate } from './authenticate.js';
 import type { ForwarderConfig } from './config.js';
 import { DistributionTable } from './distribution-table.js';
 import { DownPath } from './down-path.js';
+import { Heartbeats } from './heartbeats.js';
 import { Interfaces } from './interfaces.js';
 import { Peer } from './peer.js';
 import { PermissionTable } from './permission-table.js';
@@ -46,6 +47,7 @@ export class Forwarder implements SessionHandler {
   private readonly vips: VipConversion;
   private readonly tables: TableViews;
   private readonly server: TunnelServer;
+  private heartbeats: Heartbeats | null = null;
   private releaseName: () => void = () => undefined;
 
   constructor(config: ForwarderConfig, log: Logger) {
@@ -131,6 +133,12 @@ export class Forwarder implements SessionHandler {
     try {
       await this.interfaces.start();
       await this.vips.sweep();
+      this.heartbeats = new Heartbeats({
+        interval: this.config.heartbeat,
+        peers: this.peers,
+        onChange: (peer) => this.peerChanged(peer),
+        onLost: (peer) => this.peerLost(peer),
+      });
       await this.server.listen(
         listen.map((address) => address.url),
         tls === null ? {} : { tls: { cert: tls.cert, key: tls.key, ...(tls.ca === null ? {} : { ca: tls.ca }) } },
@@ -143,6 +151,8 @@ export class Forwarder implements SessionHandler {
   }
 
   async stop(): Promise<void> {
+    this.heartbeats?.stop();
+    this.transfer.resetsFlows = false;
     await this.server.close();
     await this.vips.remove();
     await this.interfaces.stop();
@@ -203,6 +213,33 @@ export class Forwarder implements SessionHandler {
     return { vip };
   }
 
+  /** Whether it can be given new flows, or how many, is another than before. */
+  private peerChanged(peer: Peer): void {
+    const { silent, active, identity } = peer;
+    this.log.debug({ control: identity, active, silent }, 'the flows that a control device is given are others');
+    this.distribution.balancing.changed();
+    this.vips.peerChanged(peer);
+    this.tables.statesChanged();
+  }
+
+  private drain(peer: Peer, { drain, interface: name = '*' }: Message<'drain-request'>): Message<'drain-response'> {
+    if (name !== '*') this.transfer.useOrRefuse(peer, name);
+    if (drain) peer.drains.add(name);
+    // Of all interfaces: also of those that it drains one by one.
+    else if (name === '*') peer.drains.clear();
+    else peer.drains.delete(name);
+    this.log.info({ control: peer.identity, interface: name, drain }, 'a control device takes no new flows, or again');
+    this.peerChanged(peer);
+    return { drain };
+  }
+
+  /** Its flows go to others, or are reset where others serve; whether it comes back is not waited for. */
+  private peerLost(peer: Peer): void {
+    this.log.info({ control: peer.identity }, 'the flows of a silent control device are given up');
+    this.transfer.giveUpFlows(peer);
+    this.vips.peerLost(peer);
+  }
+
   // --- SessionHandler ---
 
   active(session: Session, resumed: boolean): void {
@@ -212,8 +249,9 @@ export class Forwarder implements SessionHandler {
       this.peers.set(session, peer);
     }
     peer.address = session.address;
+    peer.weight = session.weight;
     peer.active = true;
-    this.vips.peerChanged(peer);
+    peer.silent = false;
     if (resumed) {
       // What was under way when the channel went is lost on both sides: both count their credit anew.
       for (const rule of this.distribution.rulesOf(peer)) {
@@ -223,15 +261,14 @@ export class Forwarder implements SessionHandler {
       this.downPath.resumed(peer);
     }
     this.sendInterfaces(session);
-    this.tables.statesChanged();
+    this.peerChanged(peer);
   }
 
   suspended(session: Session): void {
     const peer = this.peers.get(session);
     if (peer === undefined) return;
     peer.active = false;
-    this.vips.peerChanged(peer);
-    this.tables.statesChanged();
+    this.peerChanged(peer);
   }
 
   closed(session: Session, reason: string): void {
@@ -293,6 +330,8 @@ export class Forwarder implements SessionHandler {
         return this.vips.register(peer, fields);
       case 'address-conversion-deletion-request':
         return this.unregisterVip(peer, fields);
+      case 'drain-request':
+        return this.drain(peer, fields);
       case 'table-request':
         return this.tables.rows(peer, fields);
       default:

@@ -30,7 +30,7 @@ import type { Interfaces } from './interfaces.js';
 import type { Peer } from './peer.js';
 import { allows, type Grant, type PermissionTable } from './permission-table.js';
 import { claimRules } from './quiet.js';
-import type { DownTunnel, ReceptionTable, SendRight } from './reception-table.js';
+import { type DownTunnel, type ReceptionTable, rightToSend } from './reception-table.js';
 import type { VipConversion } from './vip-conversion.js';
 import { vipRule } from './vip-rule.js';
 
@@ -47,14 +47,9 @@ export interface TransferControlOptions {
 
 type VifRequest = NonNullable<Message<'tunnel-generation-request'>['vif']>;
 
-/** A virtual IF sends from our own addresses, and any frame only with `inject` too. */
-function rightToSend(grant: Grant, protocol: ProtocolAddress, isVif: boolean): SendRight {
-  if (isVif && !grant.rights.has('vif')) return 'none';
-  if (allows(grant, 'inject', protocol)) return 'inject';
-  return isVif || allows(grant, 'write', protocol) ? 'write' : 'none';
-}
-
 export class TransferControl {
+  /** Whether the other ends of flows that end are told. Not where the forwarder itself stops, for it may be back at once. */
+  resetsFlows = true;
   private readonly options: TransferControlOptions;
 
   constructor(options: TransferControlOptions) {
@@ -126,6 +121,7 @@ export class TransferControl {
     const tunnel = reception.get(peer, response.downTunnel);
     if (tunnel === undefined) throw new FwdfsError('internal', 'a new tunnel is not there');
     const { symbol, linkType } = tunnel;
+    const vif: VifEnd = { id: tunnel.id, kind, stamp: 0, wayBack: null };
     const rule = newRule({
       peer,
       interface: tunnel.interface,
@@ -133,7 +129,7 @@ export class TransferControl {
       linkType,
       scope: 'in',
       mode: 'flow',
-      vif: { id: tunnel.id, kind, stamp: 0 },
+      vif,
       vip: null,
       filter: null,
       upTunnel,
@@ -141,6 +137,7 @@ export class TransferControl {
       credit,
     });
     tunnel.wayBack = rule;
+    vif.wayBack = rule;
     if (kind === 'tun' && linkType === 'ethernet') tunnel.linkHeaderBytes = ETHERNET_HEADER_BYTES;
     distribution.add(rule);
     try {
@@ -160,16 +157,41 @@ export class TransferControl {
     return { downTunnel: fields.downTunnel };
   }
 
-  /** S1007, S226: when this returns, the rule's packets are on their way. */
+  /** S1007, S226, S2006: when this returns, the rule's packets are on their way. */
   async addRule(peer: Peer, fields: Message<'transfer-request'>): Promise<Message<'transfer-response'>> {
-    const { distribution, interfaces, log } = this.options;
-    if (fields.vip !== undefined) return this.addVipRule(peer, fields, fields.vip);
+    const { distribution, interfaces, log, vips } = this.options;
     const entry = interfaces.get(fields.interface);
+    const isVip = fields.vip !== undefined;
+    const rule = isVip ? vipRule(peer, fields, entry.linkType) : this.ruleOf(peer, fields, entry);
+    const { vif, protocol, mode } = rule;
+    const isSocket = mode === 'socket';
+    this.requireRight(rule);
+    this.requireRoom(peer, fields.upTunnel);
+    if (mode === 'claim') this.requireClaimable(entry, protocol);
+    if (vif !== null || isVip) this.requireForeignPort(fields.interface, protocol);
+    if (isSocket || isVip) this.requireUnclaimed(rule, 'claim');
+    distribution.add(rule);
+    try {
+      if (isVip) await vips.ruleAdded(rule);
+      else entry.ruleAdded(rule);
+      if (vif !== null) interfaces.vifs.ruleAdded(rule);
+      if (isSocket) entry.flows.join(rule);
+      if (mode === 'claim') await this.quieten(rule);
+    } catch (error) {
+      this.removeRule(rule);
+      throw error;
+    }
+    log.debug({ control: peer.identity, interface: rule.interface, protocol: protocol.text }, 'rule added');
+    return { upTunnel: fields.upTunnel };
+  }
+
+  /** What a request asks for that is not for a virtual IP address. */
+  private ruleOf(peer: Peer, fields: Message<'transfer-request'>, entry: ForwarderInterface): Rule {
     const vif = fields.vif === undefined ? null : this.vifOf(peer, fields.vif, fields.interface);
     this.requireKind(entry, vif?.kind, fields.linkType);
     const protocol = parseProtocolAddress(fields.protocol);
     const isSocket = vif !== null && protocol.portLow >= 0;
-    const rule = newRule({
+    return newRule({
       peer,
       interface: fields.interface,
       protocol,
@@ -184,48 +206,6 @@ export class TransferControl {
       symbol: fields.symbol,
       credit: fields.credit,
     });
-    this.requireRight(rule);
-    this.requireRoom(peer, fields.upTunnel);
-    if (rule.mode === 'claim') this.requireClaimable(entry, protocol);
-    if (vif !== null) this.requireForeignPort(fields.interface, protocol);
-    if (isSocket) this.requireUnclaimed(rule, 'claim');
-    distribution.add(rule);
-    try {
-      entry.ruleAdded(rule);
-      if (vif !== null) interfaces.vifs.ruleAdded(rule);
-      if (rule.mode === 'claim') await this.quieten(rule);
-    } catch (error) {
-      this.removeRule(rule);
-      throw error;
-    }
-    log.debug({ control: peer.identity, interface: rule.interface, protocol: protocol.text }, 'rule added');
-    return { upTunnel: fields.upTunnel };
-  }
-
-  /** S2005, S2006: when this returns, new connections are placed on the control device. */
-  private async addVipRule(
-    peer: Peer,
-    fields: Message<'transfer-request'>,
-    vip: string,
-  ): Promise<Message<'transfer-response'>> {
-    const { distribution, interfaces, log, vips } = this.options;
-    const rule = vipRule(peer, fields, vip, interfaces.get(fields.interface).linkType);
-    this.requireRight(rule);
-    this.requireRoom(peer, rule.upTunnel);
-    this.requireForeignPort(rule.interface, rule.protocol);
-    this.requireUnclaimed(rule, 'claim');
-    distribution.add(rule);
-    try {
-      await vips.ruleAdded(rule);
-      if (distribution.get(peer, rule.upTunnel) !== rule) {
-        throw new FwdfsError('no-such-vip', `the rule of ${rule.protocol.text} was withdrawn`);
-      }
-    } catch (error) {
-      this.removeRule(rule);
-      throw error;
-    }
-    log.debug({ control: peer.identity, interface: rule.interface, protocol: rule.protocol.text }, 'rule added');
-    return { upTunnel: rule.upTunnel };
   }
 
   /** The rules of a virtual IP address that is taken back. */
@@ -333,12 +313,15 @@ export class TransferControl {
   private removeRule(rule: Rule): void {
     const { distribution, interfaces, log } = this.options;
     if (distribution.get(rule.peer, rule.upTunnel) !== rule) return;
-    distribution.remove(rule);
     const entry = interfaces.find(rule.interface);
+    const othersServe = rule.mode === 'socket' && this.isServedWithout(rule);
+    distribution.remove(rule);
     if (rule.mode === 'vip') this.options.vips.ruleRemoved(rule);
     else entry?.ruleRemoved(rule);
+    // Before the kernel is no longer quiet for the rule.
+    if (rule.mode === 'socket') entry?.flows.leave(rule, othersServe);
     if (rule.vif !== null) interfaces.vifs.ruleRemoved(rule);
-    if (rule.mode === 'flow') entry?.flows.removeOf(rule);
+    if (rule.mode === 'flow' && entry !== undefined) this.endFlows(entry, rule, () => true);
     if (rule.mode === 'claim') {
       // The next change of the claims tries again.
       interfaces
@@ -346,6 +329,31 @@ export class TransferControl {
         .catch((error: unknown) => log.error({ error: describe(error) }, 'the kernel was not told that a claim ended'));
     }
     log.debug({ control: rule.peer.identity, interface: rule.interface, protocol: rule.protocol.text }, 'rule removed');
+  }
+
+  private isServedWithout(rule: Rule): boolean {
+    return this.options.distribution.of(rule.interface).sockets.groupOf(rule)?.servedWithout(rule) ?? false;
+  }
+
+  /** @param given which flows, by the socket rule that they came through; null: none */
+  private endFlows(
+    { flows, resets }: ForwarderInterface,
+    wayBack: Rule,
+    given: (through: Rule | null) => boolean,
+  ): void {
+    flows.lose(wayBack, given, (flow) => {
+      if (this.resetsFlows) resets.flow(flows, flow);
+    });
+  }
+
+  /** The control device is lost: what others can serve goes to them. Files and what nobody else serves waits for a resume. */
+  giveUpFlows(peer: Peer): void {
+    const { distribution, interfaces } = this.options;
+    for (const rule of distribution.rulesOf(peer)) {
+      const entry = rule.mode === 'flow' ? interfaces.find(rule.interface) : undefined;
+      if (entry === undefined) continue;
+      this.endFlows(entry, rule, (through) => through !== null && this.isServedWithout(through));
+    }
   }
 
   /** What belongs to a virtual IF goes with its tunnel. */

@@ -22,15 +22,15 @@ import { parseIpv4, parseIpv6 } from '../packet/ip-address.js';
 import { formatMac, parseMac } from '../packet/mac-address.js';
 import { RouteRequests } from '../sys/route-requests.js';
 import type { Message } from '../tunnel/messages.js';
-import type { Rule } from './distribution-table.js';
+import type { Converted } from './distribution-rows.js';
 import type { ForwarderInterface } from './interface.js';
 import type { Peer } from './peer.js';
 import type { Grant } from './permission-table.js';
+import type { Rule } from './rule.js';
 import { VipFlows } from './vip-flows.js';
 import { VipKernel } from './vip-kernel.js';
 import { dropSenderRoutes, findLink, senderRoute } from './vip-link.js';
-import { addressText, isAway, type Registration, VipRegistrations } from './vip-registrations.js';
-import type { VipCount } from './vip-rows.js';
+import { addressText, isAway, type Registration, type VipPort, VipRegistrations } from './vip-registrations.js';
 
 /** Interfaces with their addresses; see Interfaces. */
 export interface AddressedInterfaces {
@@ -76,7 +76,7 @@ export class VipConversion {
     for (const text of await this.kernel.sweep()) {
       const sender = parseAddress(text);
       dropSenderRoutes(this.routes, sender);
-      await this.flows.giveUp(sender, false);
+      await this.flows.giveUp(sender, { tells: false });
     }
   }
 
@@ -165,10 +165,15 @@ export class VipConversion {
     });
   }
 
-  /** Its connections are given up; it may come back. */
+  /** Its connections are given up where others serve; it may come back. */
   peerLost(peer: Peer): void {
     this.afterwards(async () => {
-      for (const { sender } of this.registrations.of(peer)) await this.flows.giveUp(sender);
+      for (const registration of this.registrations.of(peer)) {
+        const isServed = (port: VipPort): boolean =>
+          [...this.registrations.membersOf(registration, port).values()].some((weight) => weight > 0);
+        const served = [...registration.ports.values()].filter(isServed);
+        if (served.length > 0) await this.flows.giveUp(registration.sender, { ports: served });
+      }
     });
   }
 
@@ -201,14 +206,26 @@ export class VipConversion {
     return table === 'vip_distribution' ? listing.distribution : listing.reception;
   }
 
-  /** What the kernel counted for the port of a rule, and the connections that it knows. @throws as sweep */
-  async counts(rule: Rule): Promise<VipCount & { readonly flows: number }> {
-    const registration = this.registrations.find(rule.peer, rule.vip);
-    const port = this.registrations.portOf(rule);
-    if (registration === undefined || port === undefined) return { flows: 0, packets: 0, bytes: 0 };
-    const count = (await this.kernel.listing()).counts.get(port.id) ?? { packets: 0, bytes: 0 };
-    const flows = await this.flows.count(registration.sender, port.protocol, port.port);
-    return { ...count, flows };
+  /** What the kernel has of rules just now; nothing of one that it does not know. @throws as sweep */
+  async converted(): Promise<(rule: Rule) => Converted | undefined> {
+    const known = [...this.registrations].filter(({ ports }) => ports.size > 0);
+    if (known.length === 0) return () => undefined;
+    const { counts } = await this.kernel.listing();
+    const flows = new Map<Registration, (protocol: number, port: number) => number>();
+    for (const registration of known) flows.set(registration, await this.flows.counts(registration.sender));
+    return (rule) => {
+      const registration = this.registrations.find(rule.peer, rule.vip);
+      const port = this.registrations.portOf(rule);
+      if (registration === undefined || port === undefined) return undefined;
+      const members = this.registrations.membersOf(registration, port);
+      const total = [...members.values()].reduce((sum, weight) => sum + weight, 0);
+      return {
+        ...(counts.get(port.id) ?? { packets: 0, bytes: 0 }),
+        flows: flows.get(registration)?.(port.protocol, port.port) ?? 0,
+        share: total === 0 ? 0 : (members.get(registration) ?? 0) / total,
+        members: members.size,
+      };
+    };
   }
 
   /** Leaves nothing behind. @throws as sweep */
@@ -218,7 +235,7 @@ export class VipConversion {
     await Promise.all(this.pending);
     for (const { sender } of all) {
       this.dropRoute(sender);
-      await this.flows.giveUp(sender, false);
+      await this.flows.giveUp(sender, { tells: false });
     }
     await this.kernel.remove();
     this.requests?.close();

@@ -50,6 +50,13 @@ export function lostConnection(
   return { remote: source, remotePort: sourcePort, vip: destination, port: destinationPort, isIdle };
 }
 
+interface GivingUp {
+  /** Only what came to these; default: everything, also what began at the control device. */
+  readonly ports?: readonly { readonly protocol: number; readonly port: number }[];
+  /** Whether the ends are told: the table is there. Default true. */
+  readonly tells?: boolean;
+}
+
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 export class VipFlows {
@@ -72,23 +79,31 @@ export class VipFlows {
     });
   }
 
-  /** See above. @param speaks whether the clients can be told: the table is there */
-  async giveUp(sender: Buffer, speaks = true): Promise<void> {
+  /** See above. */
+  async giveUp(sender: Buffer, { ports, tells = true }: GivingUp = {}): Promise<void> {
     await this.logged(async () => {
-      const entries = [...(await listEntries('reply', sender)), ...(await listEntries('original', sender))];
+      const inbound = (await listEntries('reply', sender)).filter(
+        ({ protocol, reply }) =>
+          ports?.some((one) => one.protocol === protocol && one.port === reply.sourcePort) ?? true,
+      );
+      const entries = ports === undefined ? [...inbound, ...(await listEntries('original', sender))] : inbound;
       const lost = entries.flatMap((entry) => lostConnection(entry, sender) ?? []);
       // Before the entries go: what comes in between is to be answered.
-      if (speaks) await this.addLost(lost);
+      if (tells) await this.addLost(lost);
       await deleteEntries(entries);
-      if (speaks) await this.speak(lost.filter(({ isIdle }) => isIdle));
+      if (tells) await this.speak(lost.filter(({ isIdle }) => isIdle));
       if (entries.length > 0) this.log.info({ entries: entries.length, reset: lost.length }, 'connections given up');
     });
   }
 
-  /** How many connections of a port the kernel knows. */
-  async count(sender: Buffer, protocol: number, port: number): Promise<number> {
-    const entries = await listEntries('reply', sender);
-    return entries.filter((entry) => entry.protocol === protocol && entry.reply.sourcePort === port).length;
+  /** How many connections of a port the kernel knows, of all that answers come from this address for. @throws SystemError */
+  async counts(sender: Buffer): Promise<(protocol: number, port: number) => number> {
+    const counts = new Map<number, number>();
+    for (const { protocol, reply } of await listEntries('reply', sender)) {
+      const key = (protocol << 16) | reply.sourcePort;
+      counts.set(key, (counts.get(key) ?? 0) + 1);
+    }
+    return (protocol, port) => counts.get((protocol << 16) | port) ?? 0;
   }
 
   private async addLost(lost: readonly LostConnection[]): Promise<void> {

@@ -6,7 +6,7 @@
  */
 import { FwdfsError } from '../base/errors.js';
 import { formatIpAddress, IPV4_ADDRESS_BYTES } from '../packet/ip-address.js';
-import type { Rule } from './distribution-table.js';
+import type { Rule } from './rule.js';
 import type { Peer } from './peer.js';
 import type { Grant } from './permission-table.js';
 import type { VipWants } from './vip-kernel.js';
@@ -41,6 +41,8 @@ export const addressText = (address: Buffer): string => formatIpAddress(address,
 
 /** It gets nothing just now; see Peer. */
 export const isAway = (peer: Peer): boolean => !peer.active || peer.silent;
+
+const weightOf = ({ peer, interface: name }: Registration): number => (peer.takesFlows(name) ? peer.weight : 0);
 
 /** A rule of mode `vip` has one protocol and one port. */
 const portKey = ({ protocol }: Rule): string => `${protocol.protocols[0]} ${protocol.portLow}`;
@@ -109,16 +111,27 @@ export class VipRegistrations {
     return port;
   }
 
+  /** The members of the group of a port, with their weights: 0 takes no new connections. */
+  membersOf({ vip, interface: name }: Registration, { protocol, port }: VipPort): Map<Registration, number> {
+    const members = new Map<Registration, number>();
+    for (const other of this.all) {
+      const isMember = other.interface === name && other.vip.equals(vip) && other.ports.has(`${protocol} ${port}`);
+      if (isMember) members.set(other, weightOf(other));
+    }
+    return members;
+  }
+
   /** What the kernel is to do. @param seed of the hash that places connections */
   wants(grantOf: (peer: Peer, interfaceName: string) => Grant, seed: number): VipWants {
     const senders: VipSender[] = [];
     const members: VipMember[] = [];
     const forwarding = { ipv4: new Set<string>(), ipv6: false };
-    for (const { peer, vip, sender, mac, link, interface: name, ports } of this.all) {
+    for (const registration of this.all) {
+      const { peer, vip, sender, mac, link, interface: name, ports } = registration;
       const common = { vip, sender, control: peer.identity };
       const { protocols } = grantOf(peer, name);
       senders.push({ ...common, link: link.name, mac, outgoing: isAway(peer) ? null : protocols });
-      const weight = peer.takesFlows(name) ? peer.weight : 0;
+      const weight = weightOf(registration);
       for (const { id, protocol, port } of ports.values()) {
         members.push({ ...common, interface: name, protocol, port, weight, id });
       }

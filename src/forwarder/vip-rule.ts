@@ -7,11 +7,12 @@ import type { LinkType } from '../packet/headers.js';
 import { parseIpv4, parseIpv6 } from '../packet/ip-address.js';
 import { parseProtocolAddress } from '../packet/protocol-address.js';
 import type { Message } from '../tunnel/messages.js';
-import { newRule, type Rule } from './distribution-table.js';
+import { newRule, type Rule } from './rule.js';
 import type { Peer } from './peer.js';
 
 /** @throws FwdfsError bad-message, bad-protocol-address */
-export function vipRule(peer: Peer, fields: Message<'transfer-request'>, vipText: string, linkType: LinkType): Rule {
+export function vipRule(peer: Peer, fields: Message<'transfer-request'>, linkType: LinkType): Rule {
+  const vipText = fields.vip ?? '';
   const vip = parseIpv4(vipText) ?? parseIpv6(vipText);
   const protocol = parseProtocolAddress(fields.protocol);
   if (vip === null || protocol.portLow < 0 || protocol.address?.equals(vip) !== true) {

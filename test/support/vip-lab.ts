@@ -12,7 +12,7 @@ import { execFileSync } from 'node:child_process';
 import { FwdfsError } from '../../src/base/errors.js';
 import { parseIpv4, parseIpv6 } from '../../src/packet/ip-address.js';
 import { parseProtocolAddress } from '../../src/packet/protocol-address.js';
-import type { Rule } from '../../src/forwarder/distribution-table.js';
+import type { Rule } from '../../src/forwarder/rule.js';
 import type { Peer } from '../../src/forwarder/peer.js';
 import { VipConversion } from '../../src/forwarder/vip-conversion.js';
 import { makePeer, makeRule } from './fake-peer.js';
