@@ -116,6 +116,14 @@ export const HEARTBEATS_AWAY = 3;
 export const MAX_WAITING_RESETS = 131_072;
 /** RSTs that are sent before others get their turn. */
 export const RESET_SLICE_COUNT = 256;
+/** Virtual IP addresses of one control device. */
+export const MAX_VIPS_PER_CONTROL = 256;
+/** Shares into which the new connections of a virtual IP address's port can be cut. */
+export const MAX_VIP_SLOTS = 1024;
+/** How long what a client still sends in a connection that was given up is answered with a reset. */
+export const VIP_RESET_MS = 60_000;
+/** What the kernel counted for virtual IP addresses is at most this old. */
+export const VIP_COUNTS_MS = 100;
 /** Multicast groups that one virtual IF may be in. */
 export const MAX_GROUPS_PER_VIF = 256;
 /** How long a neighbour-request waits for the neighbour. */

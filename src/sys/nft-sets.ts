@@ -13,7 +13,7 @@
  */
 import { constants } from 'node:os';
 import { SystemError } from '../base/errors.js';
-import { type Envelope, Netlink, NETLINK_NETFILTER } from './netlink.js';
+import { type Envelope, Netlink, NETLINK_NETFILTER, nfgenmsg } from './netlink.js';
 import { attribute, NLM_F } from './rtnetlink.js';
 
 const NFNL_SUBSYS_NFTABLES = 10;
@@ -33,11 +33,9 @@ const FAMILIES = { inet: 1 } as const;
 export type SetFamily = keyof typeof FAMILIES;
 
 const PART_BYTES = 4;
+/** The length of an attribute has 16 bits, and an element of the longest keys takes 80 bytes. */
+export const ELEMENTS_PER_CHANGE = 256;
 const INTERFACE_NAME_BYTES = 16;
-
-function nfgenmsg(family: number, subsystem: number): Buffer {
-  return Buffer.from([family, 0, subsystem >> 8, subsystem & 0xff]);
-}
 
 const BEGIN: Envelope = { type: NFNL_MSG_BATCH_BEGIN, body: nfgenmsg(0, NFNL_SUBSYS_NFTABLES) };
 const END: Envelope = { type: NFNL_MSG_BATCH_END, body: nfgenmsg(0, NFNL_SUBSYS_NFTABLES) };
@@ -91,13 +89,22 @@ export class NftSets {
     }
   }
 
-  private change(type: number, flags: number, set: string, key: Buffer): void {
-    const element = nested(NFTA_LIST_ELEM, nested(NFTA_SET_ELEM_KEY, attribute(NFTA_DATA_VALUE, key)));
+  /** Many at once, ELEMENTS_PER_CHANGE in a transaction. @throws as add */
+  addAll(set: string, keys: readonly Buffer[]): void {
+    for (let at = 0; at < keys.length; at += ELEMENTS_PER_CHANGE) {
+      this.change(NFT_MSG_NEWSETELEM, NLM_F.CREATE, set, ...keys.slice(at, at + ELEMENTS_PER_CHANGE));
+    }
+  }
+
+  private change(type: number, flags: number, set: string, ...keys: readonly Buffer[]): void {
+    const elements = keys.map((key) =>
+      nested(NFTA_LIST_ELEM, nested(NFTA_SET_ELEM_KEY, attribute(NFTA_DATA_VALUE, key))),
+    );
     const body = Buffer.concat([
       nfgenmsg(FAMILIES[this.family], 0),
       text(NFTA_SET_ELEM_LIST_TABLE, this.table),
       text(NFTA_SET_ELEM_LIST_SET, set),
-      nested(NFTA_SET_ELEM_LIST_ELEMENTS, element),
+      nested(NFTA_SET_ELEM_LIST_ELEMENTS, Buffer.concat(elements)),
     ]);
     this.netlink.transaction(BEGIN, type, flags, body, END);
   }

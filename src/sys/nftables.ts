@@ -57,6 +57,16 @@ export async function listTables(): Promise<NftTable[]> {
   );
 }
 
+/** A table with all that is in it, as JSON of libnftables-json(5); null where there is none. @throws as applyRuleset */
+export async function listTable(family: string, table: string): Promise<string | null> {
+  try {
+    return await nft(['-j', 'list', 'table', family, table], '');
+  } catch (error) {
+    if (error instanceof SystemError && error.errno === E.ENOENT) return null;
+    throw error;
+  }
+}
+
 /** Packets that each named counter of a table has counted; none where there is no such table. @throws as applyRuleset */
 export async function readCounters(family: string, table: string): Promise<Map<string, number>> {
   try {

@@ -5,7 +5,7 @@
  */
 import t from 'tap';
 import { createServer, type Server, type Socket } from 'node:net';
-import { Lab, shell, until } from '../support/lab.js';
+import { Lab, run, shell, until } from '../support/lab.js';
 import { ACK, readTcp, RST, type SeenTcp, SYN, tcpPacket, udpPacket } from '../support/hand-tcp.js';
 import { withoutRoot } from '../support/netns.js';
 import { type Arrived, VifPuppet } from '../support/vif-puppet.js';
@@ -142,14 +142,16 @@ t.test(
     await one.rule(first.down, 'udp:53');
     await two.rule(second.down, 'udp:53');
     // Each from a port of its own.
-    const send = (count: number): string =>
-      lab.node.run(`bash -c for((i=0;i<${count};i++));doecho>/dev/udp/10.9.0.1/53;done`);
-    send(40);
+    const send = async (count: number): Promise<void> => {
+      const script = `for ((i = 0; i < ${count}; i++)); do echo >/dev/udp/10.9.0.1/53; done`;
+      await run([...lab.node.prefix, 'bash', '-c', script]);
+    };
+    await send(40);
     await until(() => one.arrived.length + two.arrived.length === 40);
     const [ofOne, ofTwo] = [one.arrived.splice(0).length, two.arrived.splice(0).length];
     t.ok(ofOne > 5 && ofTwo > 5, `${ofOne} and ${ofTwo} of 40`);
     const exact = await two.rule(second.down, 'udp:10.9.0.1:53');
-    send(5);
+    await send(5);
     for (let i = 0; i < 5; i++) t.equal((await two.next()).tunnel, exact);
     t.same([one.arrived, two.arrived], [[], []]);
   },
