@@ -6,6 +6,7 @@
  *
  *     BATCH_BEGIN  nfgenmsg           family u8 | version u8 | subsystem u16, big endian
  *     NEWSETELEM   nfgenmsg, TABLE name, SET name, ELEMENTS { LIST_ELEM { KEY { VALUE bytes } } }       or DELSETELEM
+ *                                     of a map also DATA { VALUE bytes } after KEY
  *     BATCH_END    nfgenmsg
  *
  * A key is as the kernel compares it: numbers in network order, interface names 16 bytes; in a concatenation each part is
@@ -26,6 +27,7 @@ const NFTA_SET_ELEM_LIST_SET = 2;
 const NFTA_SET_ELEM_LIST_ELEMENTS = 3;
 const NFTA_LIST_ELEM = 1;
 const NFTA_SET_ELEM_KEY = 1;
+const NFTA_SET_ELEM_DATA = 2;
 const NFTA_DATA_VALUE = 1;
 const NLA_F_NESTED = 0x8000;
 
@@ -77,9 +79,13 @@ export class NftSets {
     this.netlink = new Netlink({ protocol: NETLINK_NETFILTER });
   }
 
-  /** No error if it is there already. @throws SystemError, ENOENT where there is no such set */
-  add(set: string, key: Buffer): void {
-    this.change(NFT_MSG_NEWSETELEM, NLM_F.CREATE, set, key);
+  /**
+   * No error if it is there already.
+   *
+   * @param data of a map's element, as the kernel has it @throws SystemError, ENOENT where there is no such set
+   */
+  add(set: string, key: Buffer, data?: Buffer): void {
+    this.change(NFT_MSG_NEWSETELEM, NLM_F.CREATE, set, key, data);
   }
 
   /** No error if it, or the set, is not there. @throws SystemError */
@@ -91,8 +97,10 @@ export class NftSets {
     }
   }
 
-  private change(type: number, flags: number, set: string, key: Buffer): void {
-    const element = nested(NFTA_LIST_ELEM, nested(NFTA_SET_ELEM_KEY, attribute(NFTA_DATA_VALUE, key)));
+  private change(type: number, flags: number, set: string, key: Buffer, data?: Buffer): void {
+    const parts = [nested(NFTA_SET_ELEM_KEY, attribute(NFTA_DATA_VALUE, key))];
+    if (data !== undefined) parts.push(nested(NFTA_SET_ELEM_DATA, attribute(NFTA_DATA_VALUE, data)));
+    const element = nested(NFTA_LIST_ELEM, Buffer.concat(parts));
     const body = Buffer.concat([
       nfgenmsg(FAMILIES[this.family], 0),
       text(NFTA_SET_ELEM_LIST_TABLE, this.table),
