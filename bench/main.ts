@@ -1,4 +1,5 @@
 /** `npm run bench -- NAME [PART…]`: runs one benchmark. */
+import { benchBalance } from './balance.js';
 import { benchFile } from './file.js';
 import { benchSoak } from './soak.js';
 import { benchVif } from './vif.js';
@@ -9,6 +10,7 @@ const BENCHES: Readonly<Record<string, (parts: readonly string[]) => Promise<voi
   soak: benchSoak,
   vif: benchVif,
   sockets: benchSockets,
+  balance: benchBalance,
 };
 
 const [name = '', ...parts] = process.argv.slice(2);
