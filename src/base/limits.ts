@@ -81,7 +81,7 @@ export const VIF_RETRY_MS = 5000;
 /** Virtual IFs of one control device. */
 export const MAX_VIFS = 256;
 /** Flows of virtual IFs at one interface. */
-export const MAX_FLOWS_PER_INTERFACE = 131_072;
+export const MAX_FLOWS_PER_INTERFACE = 1_048_576;
 /** How long a flow may be quiet: TCP that was not answered, TCP, after a FIN, after an RST. */
 export const FLOW_TCP_NEW_MS = 120_000;
 export const FLOW_TCP_MS = 432_000_000;
@@ -107,8 +107,15 @@ export const MAX_MAGLEV_TABLES = 64;
 export const MAX_WEIGHT = 256;
 /** A control device with virtual IFs is asked this often whether it is there, by default. */
 export const HEARTBEAT_MS = 250;
+/** What `heartbeat:` may say. */
+export const MIN_HEARTBEAT_MS = 50;
+export const MAX_HEARTBEAT_MS = 60_000;
 /** One that was not heard of for this many heartbeats gets no new flows; for one more, its flows are given up. */
 export const HEARTBEATS_AWAY = 3;
+/** RSTs for given up connections that wait to be sent, at one interface. */
+export const MAX_WAITING_RESETS = 131_072;
+/** RSTs that are sent before others get their turn. */
+export const RESET_SLICE_COUNT = 256;
 /** Multicast groups that one virtual IF may be in. */
 export const MAX_GROUPS_PER_VIF = 256;
 /** How long a neighbour-request waits for the neighbour. */

@@ -5,6 +5,7 @@
 import { Command, CommanderError, Option } from 'commander';
 import { addDemoCommand } from './demo-command.js';
 import { addDoctorCommand } from './doctor-command.js';
+import { addDrainCommand } from './drain-command.js';
 import { EXIT_USAGE, guardOutput, usageLine } from './exit.js';
 import { addExecCommand } from './exec-command.js';
 import { addForwarderCommand } from './forwarder-command.js';
@@ -29,6 +30,7 @@ const COMMANDS = [
   addRulesCommand,
   addRuleCommand,
   addVifCommand,
+  addDrainCommand,
   addExecCommand,
   addDoctorCommand,
   addDemoCommand,

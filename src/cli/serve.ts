@@ -27,6 +27,7 @@ import {
   idOption,
   type MountOptionValues,
   umaskOption,
+  weightOption,
 } from './mount-options.js';
 import { linkTarget, mountAt, pulseOf, silent } from './mounts.js';
 import { packageVersion } from './version.js';
@@ -178,6 +179,7 @@ export async function serve({
     name: control,
     version: packageVersion(),
     onDisconnect: disconnectOption(values),
+    weight: weightOption(values) ?? config.weight,
     complete: (forwarder) => complete(forwarder, values),
     log,
   });

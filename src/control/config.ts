@@ -8,6 +8,7 @@ import { hostname } from 'node:os';
 import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
 import { describe, FwdfsError } from '../base/errors.js';
+import { MAX_WEIGHT } from '../base/limits.js';
 import { ANY_PROTOCOL, parseProtocolAddress, type ProtocolAddress } from '../packet/protocol-address.js';
 import { deviceName, isDeviceName, loadYaml } from '../sys/config-file.js';
 import { VIF_KINDS } from '../tunnel/messages.js';
@@ -50,6 +51,8 @@ export interface ConfiguredVif {
 export interface ControlConfig {
   /** Default: the host's name. */
   readonly name: string;
+  /** Share of new flows against those of other control devices, 1 to MAX_WEIGHT. */
+  readonly weight: number;
   readonly forwarders: ReadonlyMap<string, ForwarderSource>;
   readonly vifs: readonly ConfiguredVif[];
 }
@@ -73,8 +76,11 @@ function exposed(text: string, context: { addIssue(text: string): void }): Proto
   }
 }
 
+const WEIGHT_FORM = `expected a number from 1 to ${MAX_WEIGHT}`;
+
 const SCHEMA = z.strictObject({
   name: deviceName.optional(),
+  weight: z.int().min(1, WEIGHT_FORM).max(MAX_WEIGHT, WEIGHT_FORM).default(1),
   forwarders: z
     .record(
       deviceName,
@@ -149,7 +155,7 @@ export function loadControlConfig(file: string): ControlConfig {
   const stranger = vifs.find(({ forwarder }) => !forwarders.has(forwarder));
   if (stranger !== undefined)
     throw new FwdfsError('bad-config', `${file}: vifs: there is no forwarder ${stranger.forwarder}`);
-  return { name: fields.name ?? defaultControlName(), forwarders, vifs };
+  return { name: fields.name ?? defaultControlName(), weight: fields.weight, forwarders, vifs };
 }
 
 /** The short form, `NAME=URL[,NAME=URL…]`. @throws FwdfsError bad-source */
@@ -164,7 +170,7 @@ export function parseSource(text: string): ControlConfig {
     if (forwarders.has(name)) throw bad(part, 'expected every name once');
     forwarders.set(name, { kind: 'remote', url: canonical(url), token: null, tokenFile: null, tls: null });
   }
-  return { name: defaultControlName(), forwarders, vifs: [] };
+  return { name: defaultControlName(), weight: 1, forwarders, vifs: [] };
 }
 
 /** Whether a SOURCE is the short form rather than a file; a file of such a name is reached as ./NAME=…. */

@@ -13,7 +13,7 @@ import { TextFile } from '../fusefs/text-file.js';
 import { type DirectoryNode, inoOf, type Node, staticDirectory } from '../fusefs/tree.js';
 import { PROTOCOL_VERSION } from '../tunnel/messages.js';
 import type { RemoteForwarder } from './config.js';
-import { ForwarderCommands, RuleCommands } from './commands.js';
+import { DrainCommands, ForwarderCommands, RuleCommands } from './commands.js';
 import { ForwarderDirectory } from './forwarder-directory.js';
 import { ForwarderLink } from './forwarder-link.js';
 import type { OnDisconnect } from './on-disconnect.js';
@@ -36,6 +36,8 @@ export interface ControlDeviceOptions {
   readonly name: string;
   readonly version: string;
   readonly onDisconnect?: OnDisconnect;
+  /** Share of new flows against those of other control devices; default: 1. */
+  readonly weight?: number;
   /** Adds what the mount's options say for all forwarders to one that `.ctl` names by its URL alone. */
   readonly complete?: (source: RemoteForwarder) => RemoteForwarder;
   readonly log: Logger;
@@ -117,12 +119,17 @@ export class ControlDevice {
       reception: this.reception,
       transmission: this.transmission,
       ...(this.options.onDisconnect && { onDisconnect: this.options.onDisconnect }),
+      ...(this.options.weight !== undefined && { weight: this.options.weight }),
       log: this.options.log,
     });
     this.links.set(name, link);
     this.vifs.addresses.follow(link, source.url);
-    const vifs = new VifCommands(link, this.vifs, this.options.log);
-    this.directories.set(name, new ForwarderDirectory(link, new ForwarderCommands(new RuleCommands(link), vifs)));
+    const commands = new ForwarderCommands({
+      rule: new RuleCommands(link),
+      vif: new VifCommands(link, this.vifs, this.options.log),
+      drain: new DrainCommands(link),
+    });
+    this.directories.set(name, new ForwarderDirectory(link, commands));
     return link;
   }
 

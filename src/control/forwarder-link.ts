@@ -29,6 +29,7 @@ import {
 } from '../tunnel/client.js';
 import type { Answer, Attributes, Message, MessageArgs, Right } from '../tunnel/messages.js';
 import type { DownTunnel, VifEnd } from './down-tunnel.js';
+import { Drains } from './drains.js';
 import { DownTunnels } from './down-tunnels.js';
 import { LinkChanges } from './link-changes.js';
 import type { OnDisconnect } from './on-disconnect.js';
@@ -42,7 +43,7 @@ import type { GroupVerb } from './vif-groups.js';
 
 const { ENETDOWN } = constants.errno;
 
-export interface ForwarderLinkOptions extends Pick<TunnelClientOptions, 'url' | 'token' | 'tls' | 'log'> {
+export interface ForwarderLinkOptions extends Pick<TunnelClientOptions, 'url' | 'token' | 'tls' | 'weight' | 'log'> {
   /** The forwarder's name in the file tree. */
   readonly name: string;
   /** Name of this control device. */
@@ -58,6 +59,7 @@ export class ForwarderLink implements ClientHandler {
   readonly interfaces = new Map<string, RemoteInterface>();
   readonly changes = new LinkChanges();
   readonly tables: RemoteTables;
+  readonly drains: Drains;
   private readonly options: ForwarderLinkOptions;
   private readonly log: Logger;
   private readonly client: TunnelClient;
@@ -80,6 +82,8 @@ export class ForwarderLink implements ClientHandler {
     });
     this.client = new TunnelClient({ ...options, name: options.control, handler: this });
     this.tables = new RemoteTables(this.client);
+    this.drains = new Drains(this.client, options.log);
+    this.drains.changes.listen(() => this.changes.state.tell());
     this.downs = new DownTunnels({
       forwarder: options.name,
       client: this.client,
@@ -189,6 +193,7 @@ export class ForwarderLink implements ClientHandler {
     this.askAgain();
     if (connected.resumed) this.resume(connected);
     else this.beginAnew(connected.sameEpoch ? 'the session was not resumed in time' : 'the forwarder was restarted');
+    this.drains.askAgain();
     this.tellConnection();
   }
 

@@ -13,13 +13,14 @@ import { describe, FwdfsError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import type { LinkType } from '../packet/headers.js';
 import { holdName } from '../sys/name-lock.js';
-import type { Answer, MessageArgs } from '../tunnel/messages.js';
+import type { Answer, Message, MessageArgs } from '../tunnel/messages.js';
 import { TunnelServer } from '../tunnel/server.js';
 import type { Session, SessionHandler } from '../tunnel/session.js';
 import { authenticate } from './authenticate.js';
 import type { ForwarderConfig } from './config.js';
 import { DistributionTable } from './distribution-table.js';
 import { DownPath } from './down-path.js';
+import { Heartbeats } from './heartbeats.js';
 import { Interfaces } from './interfaces.js';
 import { Peer } from './peer.js';
 import { PermissionTable } from './permission-table.js';
@@ -43,6 +44,7 @@ export class Forwarder implements SessionHandler {
   private readonly vifs: VifControl;
   private readonly tables: TableViews;
   private readonly server: TunnelServer;
+  private heartbeats: Heartbeats | null = null;
   private releaseName: () => void = () => undefined;
 
   constructor(config: ForwarderConfig, log: Logger) {
@@ -110,6 +112,12 @@ export class Forwarder implements SessionHandler {
     }
     try {
       await this.interfaces.start();
+      this.heartbeats = new Heartbeats({
+        interval: this.config.heartbeat,
+        peers: this.peers,
+        onChange: (peer) => this.peerChanged(peer),
+        onLost: (peer) => this.peerLost(peer),
+      });
       await this.server.listen(
         listen.map((address) => address.url),
         tls === null ? {} : { tls: { cert: tls.cert, key: tls.key, ...(tls.ca === null ? {} : { ca: tls.ca }) } },
@@ -122,6 +130,8 @@ export class Forwarder implements SessionHandler {
   }
 
   async stop(): Promise<void> {
+    this.heartbeats?.stop();
+    this.transfer.resetsFlows = false;
     await this.server.close();
     await this.interfaces.stop();
     this.releaseName();
@@ -168,6 +178,31 @@ export class Forwarder implements SessionHandler {
     this.sendAttributes(name);
   }
 
+  /** Whether it can be given new flows, or how many, is another than before. */
+  private peerChanged(peer: Peer): void {
+    const { silent, active, identity } = peer;
+    this.log.debug({ control: identity, active, silent }, 'the flows that a control device is given are others');
+    this.distribution.balancing.changed();
+    this.tables.statesChanged();
+  }
+
+  private drain(peer: Peer, { drain, interface: name = '*' }: Message<'drain-request'>): Message<'drain-response'> {
+    if (name !== '*') this.transfer.useOrRefuse(peer, name);
+    if (drain) peer.drains.add(name);
+    // Of all interfaces: also of those that it drains one by one.
+    else if (name === '*') peer.drains.clear();
+    else peer.drains.delete(name);
+    this.log.info({ control: peer.identity, interface: name, drain }, 'a control device takes no new flows, or again');
+    this.peerChanged(peer);
+    return { drain };
+  }
+
+  /** Its flows go to others, or are reset where others serve; whether it comes back is not waited for. */
+  private peerLost(peer: Peer): void {
+    this.log.info({ control: peer.identity }, 'the flows of a silent control device are given up');
+    this.transfer.giveUpFlows(peer);
+  }
+
   // --- SessionHandler ---
 
   active(session: Session, resumed: boolean): void {
@@ -177,7 +212,9 @@ export class Forwarder implements SessionHandler {
       this.peers.set(session, peer);
     }
     peer.address = session.address;
+    peer.weight = session.weight;
     peer.active = true;
+    peer.silent = false;
     if (resumed) {
       // What was under way when the channel went is lost on both sides: both count their credit anew.
       for (const rule of this.distribution.rulesOf(peer)) {
@@ -187,14 +224,14 @@ export class Forwarder implements SessionHandler {
       this.downPath.resumed(peer);
     }
     this.sendInterfaces(session);
-    this.tables.statesChanged();
+    this.peerChanged(peer);
   }
 
   suspended(session: Session): void {
     const peer = this.peers.get(session);
     if (peer === undefined) return;
     peer.active = false;
-    this.tables.statesChanged();
+    this.peerChanged(peer);
   }
 
   closed(session: Session, reason: string): void {
@@ -251,6 +288,8 @@ export class Forwarder implements SessionHandler {
         return this.vifs.leave(peer, fields);
       case 'neighbour-request':
         return this.vifs.neighbour(peer, fields);
+      case 'drain-request':
+        return this.drain(peer, fields);
       case 'table-request':
         return this.tables.rows(peer, fields);
       default:

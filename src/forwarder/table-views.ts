@@ -13,8 +13,9 @@ import type { Counters } from '../base/counters.js';
 import { FwdfsError } from '../base/errors.js';
 import { TABLE_PAGE_BYTES } from '../base/limits.js';
 import type { Message } from '../tunnel/messages.js';
-import { DISTRIBUTION_COLUMNS, type DistributionTable } from './distribution-table.js';
-import { FLOW_COLUMNS } from './flow-table.js';
+import { DISTRIBUTION_COLUMNS, distributionRows, type RowsView } from './distribution-rows.js';
+import type { DistributionTable } from './distribution-table.js';
+import { FLOW_COLUMNS } from './flow-text.js';
 import type { Interfaces } from './interfaces.js';
 import type { Peer } from './peer.js';
 import { PERMISSION_COLUMNS, type PermissionTable } from './permission-table.js';
@@ -79,11 +80,11 @@ export class TableViews {
 
   private async whole(peer: Peer, { table, interface: name = '', watch }: Message<'table-request'>): Promise<Table> {
     const { distribution, interfaces, lost, permissions, reception } = this.options;
-    const isThere = (interfaceName: string): boolean => (interfaces.find(interfaceName)?.present ?? null) !== null;
+    const isThere = this.isThere;
     if (watch === true && isWatched(table)) this.watchersOf(table).add(peer);
     switch (table) {
       case 'distribution':
-        return { columns: [...DISTRIBUTION_COLUMNS], rows: distribution.rows(isThere) };
+        return { columns: [...DISTRIBUTION_COLUMNS], rows: distributionRows(distribution, await this.rowsView()) };
       case 'reception':
         return { columns: [...RECEPTION_COLUMNS], rows: reception.rows(isThere) };
       case 'flow':
@@ -97,6 +98,19 @@ export class TableViews {
         throw new FwdfsError('no-such-name', `there is no table ${table}`);
     }
   }
+
+  private readonly isThere = (interfaceName: string): boolean =>
+    (this.options.interfaces.find(interfaceName)?.present ?? null) !== null;
+
+  private async rowsView(): Promise<RowsView> {
+    const { interfaces } = this.options;
+    return Promise.resolve({
+      isThere: this.isThere,
+      flowsOf: (rule) => interfaces.find(rule.interface)?.flows.countThrough(rule) ?? 0,
+      convertedOf: () => undefined,
+    });
+  }
+
   private watchersOf(table: string): Set<Peer> {
     let peers = this.watchers.get(table);
     if (peers === undefined) {

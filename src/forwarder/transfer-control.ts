@@ -51,6 +51,8 @@ function rightToSend(grant: Grant, protocol: ProtocolAddress, isVif: boolean): S
 }
 
 export class TransferControl {
+  /** Whether the other ends of flows that end are told. Not where the forwarder itself stops, for it may be back at once. */
+  resetsFlows = true;
   private readonly options: TransferControlOptions;
 
   constructor(options: TransferControlOptions) {
@@ -122,6 +124,7 @@ export class TransferControl {
     const tunnel = reception.get(peer, response.downTunnel);
     if (tunnel === undefined) throw new FwdfsError('internal', 'a new tunnel is not there');
     const { symbol, linkType } = tunnel;
+    const vif: VifEnd = { id: tunnel.id, kind, stamp: 0, wayBack: null };
     const rule = newRule({
       peer,
       interface: tunnel.interface,
@@ -129,7 +132,7 @@ export class TransferControl {
       linkType,
       scope: 'in',
       mode: 'flow',
-      vif: { id: tunnel.id, kind, stamp: 0 },
+      vif,
       vip: null,
       filter: null,
       upTunnel,
@@ -137,6 +140,7 @@ export class TransferControl {
       credit,
     });
     tunnel.wayBack = rule;
+    vif.wayBack = rule;
     if (kind === 'tun' && linkType === 'ethernet') tunnel.linkHeaderBytes = ETHERNET_HEADER_BYTES;
     distribution.add(rule);
     try {
@@ -188,6 +192,7 @@ export class TransferControl {
     try {
       entry.ruleAdded(rule);
       if (vif !== null) interfaces.vifs.ruleAdded(rule);
+      if (isSocket) entry.flows.join(rule);
       if (rule.mode === 'claim') await this.quieten(rule);
     } catch (error) {
       this.removeRule(rule);
@@ -295,11 +300,14 @@ export class TransferControl {
   private removeRule(rule: Rule): void {
     const { distribution, interfaces, log } = this.options;
     if (distribution.get(rule.peer, rule.upTunnel) !== rule) return;
-    distribution.remove(rule);
     const entry = interfaces.find(rule.interface);
+    const othersServe = rule.mode === 'socket' && this.isServedWithout(rule);
+    distribution.remove(rule);
     entry?.ruleRemoved(rule);
+    // Before the kernel is no longer quiet for the rule.
+    if (rule.mode === 'socket') entry?.flows.leave(rule, othersServe);
     if (rule.vif !== null) interfaces.vifs.ruleRemoved(rule);
-    if (rule.mode === 'flow') entry?.flows.removeOf(rule);
+    if (rule.mode === 'flow' && entry !== undefined) this.endFlows(entry, rule, () => true);
     if (rule.mode === 'claim') {
       // The next change of the claims tries again.
       interfaces
@@ -307,6 +315,31 @@ export class TransferControl {
         .catch((error: unknown) => log.error({ error: describe(error) }, 'the kernel was not told that a claim ended'));
     }
     log.debug({ control: rule.peer.identity, interface: rule.interface, protocol: rule.protocol.text }, 'rule removed');
+  }
+
+  private isServedWithout(rule: Rule): boolean {
+    return this.options.distribution.of(rule.interface).sockets.groupOf(rule)?.servedWithout(rule) ?? false;
+  }
+
+  /** @param given which flows, by the socket rule that they came through; null: none */
+  private endFlows(
+    { flows, resets }: ForwarderInterface,
+    wayBack: Rule,
+    given: (through: Rule | null) => boolean,
+  ): void {
+    flows.lose(wayBack, given, (flow) => {
+      if (this.resetsFlows) resets.flow(flows, flow);
+    });
+  }
+
+  /** The control device is lost: what others can serve goes to them. Files and what nobody else serves waits for a resume. */
+  giveUpFlows(peer: Peer): void {
+    const { distribution, interfaces } = this.options;
+    for (const rule of distribution.rulesOf(peer)) {
+      const entry = rule.mode === 'flow' ? interfaces.find(rule.interface) : undefined;
+      if (entry === undefined) continue;
+      this.endFlows(entry, rule, (through) => through !== null && this.isServedWithout(through));
+    }
   }
 
   /** What belongs to a virtual IF goes with its tunnel. */

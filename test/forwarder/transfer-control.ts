@@ -102,10 +102,10 @@ class Bench {
   }
 
   get rules(): string[] {
-    return this.distribution
-      .rows(() => true)
-      .map((row) => [row[1], row[4], row[10]].join(' '))
-      .sort();
+    return Array.from(
+      this.distribution.rules(),
+      ({ protocol, peer, mode }) => `${protocol.text} ${peer.identity} ${mode}`,
+    ).sort();
   }
 }
 

@@ -53,6 +53,8 @@ export class FakeForwarder {
   readonly holds = new Map<MessageType, Promise<void>>();
   readonly server: TunnelServer;
   private proxy!: TcpProxy;
+  /** Of the last hello. */
+  weight: number | undefined;
   private current: Session | null = null;
   private lastDown = 0;
 
@@ -61,7 +63,10 @@ export class FakeForwarder {
       ...(resumeTime === undefined ? {} : { resumeTime }),
       name: 'fwd1',
       log: keepLog(),
-      authenticate: (hello) => hello.name,
+      authenticate: (hello) => {
+        this.weight = hello.weight;
+        return hello.name;
+      },
       handler: {
         active: (session, resumed) => this.active(session, resumed),
         message: (_session, ...message) => this.message(...message),
@@ -192,6 +197,9 @@ export class FakeForwarder {
         this.diary.add(`${type} ${this.tunnels.get(fields.downTunnel)?.symbol ?? '-'}`);
         this.tunnels.delete(fields.downTunnel);
         return { downTunnel: fields.downTunnel };
+      case 'drain-request':
+        this.diary.add(`${type} ${fields.interface ?? '*'} ${fields.drain}`);
+        return { drain: fields.drain };
       case 'table-request':
         this.diary.add(`${type} ${fields.table}`);
         return this.table(fields);
@@ -236,11 +244,19 @@ export interface LinkEnd {
 }
 
 /** A link of the control device ctl1 to that forwarder, called fwd1. */
-export function startLink(t: Test, url: string): LinkEnd {
+export function startLink(t: Test, url: string, weight?: number): LinkEnd {
   const reception = new ReceptionTable();
   const transmission = new TransmissionTable();
   const log = keepLog();
-  const link = new ForwarderLink({ name: 'fwd1', url, control: 'ctl1', reception, transmission, log });
+  const link = new ForwarderLink({
+    name: 'fwd1',
+    url,
+    control: 'ctl1',
+    reception,
+    transmission,
+    log,
+    ...(weight !== undefined && { weight }),
+  });
   t.teardown(() => link.close());
   return { link, reception, transmission, log };
 }
