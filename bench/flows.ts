@@ -66,7 +66,7 @@ function held(): number {
 
 class Scene {
   now = 0;
-  readonly vif: VifEnd = { id: 1, kind: 'tap', stamp: 0 };
+  readonly vif: VifEnd = { id: 1, kind: 'tap', stamp: 0, wayBack: null };
   readonly wayBack: Rule;
   readonly through: Rule;
   readonly table: FlowTable;

@@ -1,4 +1,5 @@
 /** `npm run bench -- NAME [PART…]`: runs one benchmark. */
+import { benchBalance } from './balance.js';
 import { benchFile } from './file.js';
 import { benchFlows } from './flows.js';
 import { benchSoak } from './soak.js';
@@ -11,6 +12,7 @@ const BENCHES: Readonly<Record<string, (parts: readonly string[]) => Promise<voi
   soak: benchSoak,
   vif: benchVif,
   sockets: benchSockets,
+  balance: benchBalance,
 };
 
 const [name = '', ...parts] = process.argv.slice(2);

@@ -222,6 +222,7 @@ function stateText(link: ForwarderLink): string {
     ['round_trip_ms', state.roundTripMs.toFixed(3)],
     ['version', String(state.version)],
     ['resumed', String(state.resumedCount)],
+    ['draining', link.drains.text],
     ['last_error', state.lastError],
   ];
   return rows.map(([key, value]) => `${key}\t${value === '' ? '-' : value}\n`).join('');

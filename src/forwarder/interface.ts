@@ -13,12 +13,14 @@ import type { LinkType } from '../packet/headers.js';
 import { parseIpv4, parseIpv6 } from '../packet/ip-address.js';
 import { type Link, pcapLinkType } from '../sys/links.js';
 import { PacketReceiver, PacketTransmitter } from '../sys/packet-socket.js';
+import { RawSender } from '../sys/raw-sender.js';
 import type { InterfaceRules, Rule } from './distribution-table.js';
 import type { Outlet } from './down-path.js';
 import type { FlowListener } from './flow-store.js';
 import { FlowTable } from './flow-table.js';
 import { InterfaceReceiver } from './interface-receiver.js';
 import { InterfaceTransmitter, type TransmitResult } from './interface-transmitter.js';
+import { Resets } from './resets.js';
 import type { OwnAddresses } from './source-check.js';
 import { TunSender, type TunSenderOptions } from './tun-sender.js';
 
@@ -71,6 +73,9 @@ export class ForwarderInterface implements Outlet {
   transmitter: InterfaceTransmitter | null = null;
   tun: TunSender | null = null;
   readonly flows: FlowTable;
+  /** What tells the other ends of flows that were given up. */
+  readonly resets: Resets;
+  private readonly raw: RawSender;
   private receiver: InterfaceReceiver | null = null;
   private link: Link | null = null;
   private readonly rules: InterfaceRules;
@@ -84,6 +89,8 @@ export class ForwarderInterface implements Outlet {
     this.name = name;
     this.kernel = kernel;
     this.flows = new FlowTable(() => performance.now(), kernel.flowChanged, rules);
+    this.raw = new RawSender(name);
+    this.resets = new Resets((packet) => this.raw.send(packet), this.counters);
     this.flows.onAny = (any) => this.receiver?.flowsChanged(any);
     this.rules = rules;
     this.result = result;
@@ -148,6 +155,7 @@ export class ForwarderInterface implements Outlet {
         linkType: this.linkType,
         rules: this.rules,
         flows: this.flows,
+        resets: this.resets,
         own: this.own,
         counters: this.counters,
         onFailed: (errno) => this.log.debug({ interface: this.name, errno }, 'packet socket reports an error'),
@@ -160,6 +168,8 @@ export class ForwarderInterface implements Outlet {
   }
 
   gone(): void {
+    this.resets.close();
+    this.raw.close();
     this.receiver?.close();
     this.receiver = null;
     this.tun?.close();

@@ -169,7 +169,7 @@ t.test('.state tells all about the connection', async (t) => {
   const state = await text(root, '.state');
   t.match(
     state,
-    /^state\tconnected\nsince\t20\d\d-.*Z\nforwarder\tfwd1\naddress\t127.0.0.1\nround_trip_ms\t[\d.]+\nversion\t1\nresumed\t0\nlast_error\t-\n$/,
+    /^state\tconnected\nsince\t20\d\d-.*Z\nforwarder\tfwd1\naddress\t127.0.0.1\nround_trip_ms\t[\d.]+\nversion\t1\nresumed\t0\ndraining\t-\nlast_error\t-\n$/,
   );
   await forwarder.server.close('going home');
   await link.tables.read('distribution').catch(() => undefined);

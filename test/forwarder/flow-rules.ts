@@ -6,7 +6,7 @@ import { NONE } from '../../src/forwarder/flow-rows.js';
 import { makePeer, makeRule } from '../support/fake-peer.js';
 
 const { peer } = makePeer();
-const vif = (id: number): VifEnd => ({ id, kind: 'tap', stamp: 0 });
+const vif = (id: number): VifEnd => ({ id, kind: 'tap', stamp: 0, wayBack: null });
 const [one, two] = [vif(1), vif(2)];
 const rule = (text: string, of = one): Rule => makeRule(peer, text, { mode: 'socket', vif: of });
 

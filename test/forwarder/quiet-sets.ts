@@ -9,7 +9,7 @@ import { until } from '../support/lab.js';
 import { keepLog } from '../support/log.js';
 import { connectVeth, Netns, withoutRoot } from '../support/netns.js';
 
-const vif: VifEnd = { id: 1, kind: 'tap', stamp: 0 };
+const vif: VifEnd = { id: 1, kind: 'tap', stamp: 0, wayBack: null };
 const { peer } = makePeer();
 const rule = (text: string): Rule => makeRule(peer, text, { vif });
 const wayBack = (): Rule => makeRule(peer, '*', { vif, mode: 'flow' });

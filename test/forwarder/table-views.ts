@@ -31,6 +31,7 @@ function makeViews(flows: Iterable<string[]> = []): Views {
     distribution,
     reception,
     interfaces: { find: () => undefined, flowRows: () => eachOf(flows), statistics: () => Promise.resolve([]) },
+    vips: { converted: async () => () => undefined, rows: async (table) => [[table]] },
     lost: new Counters(),
     checkUse: (peer: Peer, name: string) => {
       throw new FwdfsError('not-permitted', `${peer.identity} may not use ${name}`);

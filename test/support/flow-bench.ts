@@ -4,7 +4,7 @@ import { FlowTable } from '../../src/forwarder/flow-table.js';
 import { FrameView } from '../../src/packet/headers.js';
 import { makePeer, makeRule } from './fake-peer.js';
 
-const vif = (id: number): VifEnd => ({ id, kind: 'tap', stamp: 0 });
+const vif = (id: number): VifEnd => ({ id, kind: 'tap', stamp: 0, wayBack: null });
 
 export class FlowBench {
   now = 1000;

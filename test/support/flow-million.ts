@@ -7,7 +7,7 @@ import { makePeer, makeRule } from './fake-peer.js';
 import { ACK, SYN } from './hand-tcp.js';
 
 const { peer } = makePeer();
-const vif = { id: 1, kind: 'tap', stamp: 0 } as const;
+const vif = { id: 1, kind: 'tap', stamp: 0, wayBack: null } as const;
 const wayBack = makeRule(peer, '*', { mode: 'flow', vif });
 const through = makeRule(peer, 'tcp:80', { mode: 'socket', vif });
 const table = new FlowTable(
