@@ -80,6 +80,8 @@ export const FRAGMENT_TIME_MS = 30_000;
 export const VIF_RETRY_MS = 5000;
 /** Virtual IFs of one control device. */
 export const MAX_VIFS = 256;
+/** Virtual IP addresses of one control device. */
+export const MAX_VIPS = 64;
 /** Flows of virtual IFs at one interface. */
 export const MAX_FLOWS_PER_INTERFACE = 1_048_576;
 /** How long a flow may be quiet: TCP that was not answered, TCP, after a FIN, after an RST. */
@@ -116,6 +118,14 @@ export const HEARTBEATS_AWAY = 3;
 export const MAX_WAITING_RESETS = 131_072;
 /** RSTs that are sent before others get their turn. */
 export const RESET_SLICE_COUNT = 256;
+/** Virtual IP addresses of one control device. */
+export const MAX_VIPS_PER_CONTROL = 256;
+/** Shares into which the new connections of a virtual IP address's port can be cut. */
+export const MAX_VIP_SLOTS = 1024;
+/** How long what a client still sends in a connection that was given up is answered with a reset. */
+export const VIP_RESET_MS = 60_000;
+/** What the kernel counted for virtual IP addresses is at most this old. */
+export const VIP_COUNTS_MS = 100;
 /** Multicast groups that one virtual IF may be in. */
 export const MAX_GROUPS_PER_VIF = 256;
 /** How long a neighbour-request waits for the neighbour. */

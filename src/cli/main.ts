@@ -16,6 +16,7 @@ import { addStatCommand } from './stat-command.js';
 import { addRulesCommand, addTablesCommand } from './tables-command.js';
 import { addUmountCommand } from './umount-command.js';
 import { addVifCommand } from './vif-command.js';
+import { addVipCommand } from './vip-command.js';
 import { packageVersion } from './version.js';
 
 const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
@@ -30,6 +31,7 @@ const COMMANDS = [
   addRulesCommand,
   addRuleCommand,
   addVifCommand,
+  addVipCommand,
   addDrainCommand,
   addExecCommand,
   addDoctorCommand,

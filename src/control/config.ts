@@ -4,6 +4,7 @@
  * The schema is the one place where the fields stand, with their defaults. Paths are relative to the file, or to the working
  * directory. Errors name file and line (src/sys/config-file.ts).
  */
+import { isIP } from 'node:net';
 import { hostname } from 'node:os';
 import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
@@ -13,6 +14,8 @@ import { ANY_PROTOCOL, parseProtocolAddress, type ProtocolAddress } from '../pac
 import { deviceName, isDeviceName, loadYaml } from '../sys/config-file.js';
 import { VIF_KINDS } from '../tunnel/messages.js';
 import type { VifRequest } from './vifs.js';
+import { vipRequest } from './vip-commands.js';
+import type { VipRequest } from './vips.js';
 
 /** PEM files, absolute paths; null: none. Certificate and key come together. */
 export interface ClientTlsFiles {
@@ -48,6 +51,12 @@ export interface ConfiguredVif {
   readonly request: VifRequest;
 }
 
+/** A virtual IP address that is to be there whenever its forwarder is. */
+export interface ConfiguredVip {
+  readonly forwarder: string;
+  readonly request: VipRequest;
+}
+
 export interface ControlConfig {
   /** Default: the host's name. */
   readonly name: string;
@@ -55,6 +64,7 @@ export interface ControlConfig {
   readonly weight: number;
   readonly forwarders: ReadonlyMap<string, ForwarderSource>;
   readonly vifs: readonly ConfiguredVif[];
+  readonly vips: readonly ConfiguredVip[];
 }
 
 const URL_FORM = 'expected ws://HOST[:PORT], wss://HOST[:PORT] or ws+unix:/PATH';
@@ -74,6 +84,11 @@ function exposed(text: string, context: { addIssue(text: string): void }): Proto
     context.addIssue(error instanceof FwdfsError ? error.what : describe(error));
     return ANY_PROTOCOL;
   }
+}
+
+function isVipPath(text: string): boolean {
+  const [forwarder = '', address = '', ...more] = text.split('/');
+  return forwarder !== '' && isIP(address) !== 0 && more.length === 0;
 }
 
 const WEIGHT_FORM = `expected a number from 1 to ${MAX_WEIGHT}`;
@@ -118,6 +133,20 @@ const SCHEMA = z.strictObject({
       }),
     )
     .default([]),
+  vips: z
+    .array(
+      z
+        .strictObject({
+          address: z.string().refine(isVipPath, 'expected FORWARDER/ADDRESS'),
+          sender: z.string().refine(isIP, 'expected an IPv4 or IPv6 address').optional(),
+          expose: z.array(z.string().transform(exposed)).optional(),
+        })
+        .refine(
+          ({ address, sender }) => sender === undefined || sender.includes(':') === address.includes(':'),
+          'expected address and sender of one family',
+        ),
+    )
+    .default([]),
 });
 
 /** @throws FwdfsError bad-config: `FILE:LINE: expected …` */
@@ -152,10 +181,19 @@ export function loadControlConfig(file: string): ControlConfig {
       },
     };
   });
-  const stranger = vifs.find(({ forwarder }) => !forwarders.has(forwarder));
-  if (stranger !== undefined)
-    throw new FwdfsError('bad-config', `${file}: vifs: there is no forwarder ${stranger.forwarder}`);
-  return { name: fields.name ?? defaultControlName(), weight: fields.weight, forwarders, vifs };
+  const vips = fields.vips.map(({ address: path, sender, expose }) => {
+    const slash = path.indexOf('/');
+    return {
+      forwarder: path.slice(0, slash),
+      request: vipRequest(path.slice(slash + 1), sender ?? null, expose ?? null),
+    };
+  });
+  for (const [what, list] of Object.entries({ vifs, vips })) {
+    const stranger = list.find(({ forwarder }) => !forwarders.has(forwarder));
+    if (stranger === undefined) continue;
+    throw new FwdfsError('bad-config', `${file}: ${what}: there is no forwarder ${stranger.forwarder}`);
+  }
+  return { name: fields.name ?? defaultControlName(), weight: fields.weight, forwarders, vifs, vips };
 }
 
 /** The short form, `NAME=URL[,NAME=URL…]`. @throws FwdfsError bad-source */
@@ -170,7 +208,7 @@ export function parseSource(text: string): ControlConfig {
     if (forwarders.has(name)) throw bad(part, 'expected every name once');
     forwarders.set(name, { kind: 'remote', url: canonical(url), token: null, tokenFile: null, tls: null });
   }
-  return { name: defaultControlName(), weight: 1, forwarders, vifs: [] };
+  return { name: defaultControlName(), weight: 1, forwarders, vifs: [], vips: [] };
 }
 
 /** Whether a SOURCE is the short form rather than a file; a file of such a name is reached as ./NAME=…. */

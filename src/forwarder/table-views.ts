@@ -20,12 +20,15 @@ import type { Interfaces } from './interfaces.js';
 import type { Peer } from './peer.js';
 import { PERMISSION_COLUMNS, type PermissionTable } from './permission-table.js';
 import { RECEPTION_COLUMNS, type ReceptionTable } from './reception-table.js';
+import type { VipConversion } from './vip-conversion.js';
+import { VIP_DISTRIBUTION_COLUMNS, VIP_RECEPTION_COLUMNS } from './vip-rows.js';
 
 export interface TableViewsOptions {
   readonly permissions: PermissionTable;
   readonly distribution: DistributionTable;
   readonly reception: ReceptionTable;
   readonly interfaces: Pick<Interfaces, 'find' | 'flowRows' | 'statistics'>;
+  readonly vips: Pick<VipConversion, 'converted' | 'rows'>;
   /** Counts of frames that name no interface. */
   readonly lost: Counters;
   /** Whether the peer may see the interface's statistics; throws what it is refused with. */
@@ -91,6 +94,10 @@ export class TableViews {
         return { columns: [...FLOW_COLUMNS], rows: interfaces.flowRows() };
       case 'permission':
         return { columns: [...PERMISSION_COLUMNS], rows: permissions.rows() };
+      case 'vip_distribution':
+        return { columns: [...VIP_DISTRIBUTION_COLUMNS], rows: await this.options.vips.rows(table) };
+      case 'vip_reception':
+        return { columns: [...VIP_RECEPTION_COLUMNS], rows: await this.options.vips.rows(table) };
       case 'statistics':
         this.options.checkUse(peer, name);
         return { columns: ['counter', 'value'], rows: await interfaces.statistics(name, lost) };
@@ -103,12 +110,12 @@ export class TableViews {
     (this.options.interfaces.find(interfaceName)?.present ?? null) !== null;
 
   private async rowsView(): Promise<RowsView> {
-    const { interfaces } = this.options;
-    return Promise.resolve({
+    const { interfaces, vips } = this.options;
+    return {
       isThere: this.isThere,
       flowsOf: (rule) => interfaces.find(rule.interface)?.flows.countThrough(rule) ?? 0,
-      convertedOf: () => undefined,
-    });
+      convertedOf: await vips.converted(),
+    };
   }
 
   private watchersOf(table: string): Set<Peer> {

@@ -6,6 +6,7 @@
  *     tunnel generation request  -> permission?  -> down tunnel in the reception table (S805, S806, S215)
  *     transfer request           -> permission?  -> rule in the distribution table (S1007, S226)
  *     the same with a vif        -> right `vif`: its tunnel with its way back; rules of its sockets
+ *     the same with a vip        -> right `vip`: the rule of a socket, for the kernel (vip-conversion.ts)
  *     … deletion request         -> gone (S904), with a vif's tunnel all that is its
  *     new permissions            -> what lost its right is gone, or refuses its frames
  *     another link type          -> rules for the one before are gone, and down tunnels refuse their frames
@@ -29,7 +30,9 @@ import type { Interfaces } from './interfaces.js';
 import type { Peer } from './peer.js';
 import { allows, type Grant, type PermissionTable } from './permission-table.js';
 import { claimRules } from './quiet.js';
-import type { DownTunnel, ReceptionTable, SendRight } from './reception-table.js';
+import { type DownTunnel, type ReceptionTable, rightToSend } from './reception-table.js';
+import type { VipConversion } from './vip-conversion.js';
+import { vipRule } from './vip-rule.js';
 
 export interface TransferControlOptions {
   /** Name of the forwarder. */
@@ -38,17 +41,11 @@ export interface TransferControlOptions {
   readonly distribution: DistributionTable;
   readonly reception: ReceptionTable;
   readonly interfaces: Pick<Interfaces, 'find' | 'get' | 'listen' | 'quieten' | 'vifs'>;
+  readonly vips: Pick<VipConversion, 'ruleAdded' | 'ruleRemoved'>;
   readonly log: Logger;
 }
 
 type VifRequest = NonNullable<Message<'tunnel-generation-request'>['vif']>;
-
-/** A virtual IF sends from our own addresses, and any frame only with `inject` too. */
-function rightToSend(grant: Grant, protocol: ProtocolAddress, isVif: boolean): SendRight {
-  if (isVif && !grant.rights.has('vif')) return 'none';
-  if (allows(grant, 'inject', protocol)) return 'inject';
-  return isVif || allows(grant, 'write', protocol) ? 'write' : 'none';
-}
 
 export class TransferControl {
   /** Whether the other ends of flows that end are told. Not where the forwarder itself stops, for it may be back at once. */
@@ -60,7 +57,7 @@ export class TransferControl {
     options.reception.removed.push((tunnel) => this.tunnelGone(tunnel));
   }
 
-  private grantOf(peer: Peer, interfaceName: string): Grant {
+  grantOf(peer: Peer, interfaceName: string): Grant {
     return this.options.permissions.rightsOf({ name: peer.identity, address: peer.address, uid: null }, interfaceName);
   }
 
@@ -160,15 +157,41 @@ export class TransferControl {
     return { downTunnel: fields.downTunnel };
   }
 
-  /** S1007, S226: when this returns, the rule's packets are on their way. */
+  /** S1007, S226, S2006: when this returns, the rule's packets are on their way. */
   async addRule(peer: Peer, fields: Message<'transfer-request'>): Promise<Message<'transfer-response'>> {
-    const { distribution, interfaces, log } = this.options;
+    const { distribution, interfaces, log, vips } = this.options;
     const entry = interfaces.get(fields.interface);
+    const isVip = fields.vip !== undefined;
+    const rule = isVip ? vipRule(peer, fields, entry.linkType) : this.ruleOf(peer, fields, entry);
+    const { vif, protocol, mode } = rule;
+    const isSocket = mode === 'socket';
+    this.requireRight(rule);
+    this.requireRoom(peer, fields.upTunnel);
+    if (mode === 'claim') this.requireClaimable(entry, protocol);
+    if (vif !== null || isVip) this.requireForeignPort(fields.interface, protocol);
+    if (isSocket || isVip) this.requireUnclaimed(rule, 'claim');
+    distribution.add(rule);
+    try {
+      if (isVip) await vips.ruleAdded(rule);
+      else entry.ruleAdded(rule);
+      if (vif !== null) interfaces.vifs.ruleAdded(rule);
+      if (isSocket) entry.flows.join(rule);
+      if (mode === 'claim') await this.quieten(rule);
+    } catch (error) {
+      this.removeRule(rule);
+      throw error;
+    }
+    log.debug({ control: peer.identity, interface: rule.interface, protocol: protocol.text }, 'rule added');
+    return { upTunnel: fields.upTunnel };
+  }
+
+  /** What a request asks for that is not for a virtual IP address. */
+  private ruleOf(peer: Peer, fields: Message<'transfer-request'>, entry: ForwarderInterface): Rule {
     const vif = fields.vif === undefined ? null : this.vifOf(peer, fields.vif, fields.interface);
     this.requireKind(entry, vif?.kind, fields.linkType);
     const protocol = parseProtocolAddress(fields.protocol);
     const isSocket = vif !== null && protocol.portLow >= 0;
-    const rule = newRule({
+    return newRule({
       peer,
       interface: fields.interface,
       protocol,
@@ -183,23 +206,11 @@ export class TransferControl {
       symbol: fields.symbol,
       credit: fields.credit,
     });
-    this.requireRight(rule);
-    this.requireRoom(peer, fields.upTunnel);
-    if (rule.mode === 'claim') this.requireClaimable(entry, protocol);
-    if (vif !== null) this.requireForeignPort(fields.interface, protocol);
-    if (isSocket) this.requireUnclaimed(rule, 'claim');
-    distribution.add(rule);
-    try {
-      entry.ruleAdded(rule);
-      if (vif !== null) interfaces.vifs.ruleAdded(rule);
-      if (isSocket) entry.flows.join(rule);
-      if (rule.mode === 'claim') await this.quieten(rule);
-    } catch (error) {
-      this.removeRule(rule);
-      throw error;
-    }
-    log.debug({ control: peer.identity, interface: rule.interface, protocol: protocol.text }, 'rule added');
-    return { upTunnel: fields.upTunnel };
+  }
+
+  /** The rules of a virtual IP address that is taken back. */
+  removeVip(peer: Peer, vip: Buffer): void {
+    for (const rule of this.options.distribution.rulesOf(peer)) if (rule.vip?.equals(vip)) this.removeRule(rule);
   }
 
   /** @throws FwdfsError no-such-vif */
@@ -232,6 +243,7 @@ export class TransferControl {
 
   private hasRight({ peer, interface: name, protocol, mode, vif }: Rule): boolean {
     const grant = this.grantOf(peer, name);
+    if (mode === 'vip') return allows(grant, 'vip', protocol);
     if (vif !== null) return mode === 'flow' ? grant.rights.has('vif') : allows(grant, 'vif', protocol);
     if (!allows(grant, 'read', protocol)) return false;
     // Who silences the forwarder's kernel has to be able to answer instead.
@@ -240,7 +252,8 @@ export class TransferControl {
 
   private requireRight(rule: Rule): void {
     if (this.hasRight(rule)) return;
-    const what = rule.vif !== null ? 'have a virtual IF with' : rule.mode === 'claim' ? 'claim' : 'read';
+    const verb = rule.mode === 'vip' ? 'have a virtual IP address with' : rule.mode === 'claim' ? 'claim' : 'read';
+    const what = rule.vif !== null ? 'have a virtual IF with' : verb;
     throw new FwdfsError(
       'not-permitted',
       `${rule.peer.identity} may not ${what} ${rule.protocol.text} of ${rule.interface}`,
@@ -268,7 +281,7 @@ export class TransferControl {
     if (present !== null && present.master !== 0) {
       throw new FwdfsError('not-claimable', `${interfaceName} is a port of another interface`);
     }
-    for (const mode of ['claim', 'socket'] as const)
+    for (const mode of ['claim', 'socket', 'vip'] as const)
       this.requireUnclaimed({ interface: interfaceName, protocol }, mode);
     if (distribution.claims().length >= MAX_CLAIMS) throw new FwdfsError('too-many', `there are ${MAX_CLAIMS} claims`);
     // A name that nft can't take would fail every other claim with this one.
@@ -303,7 +316,8 @@ export class TransferControl {
     const entry = interfaces.find(rule.interface);
     const othersServe = rule.mode === 'socket' && this.isServedWithout(rule);
     distribution.remove(rule);
-    entry?.ruleRemoved(rule);
+    if (rule.mode === 'vip') this.options.vips.ruleRemoved(rule);
+    else entry?.ruleRemoved(rule);
     // Before the kernel is no longer quiet for the rule.
     if (rule.mode === 'socket') entry?.flows.leave(rule, othersServe);
     if (rule.vif !== null) interfaces.vifs.ruleRemoved(rule);

@@ -75,23 +75,35 @@ export interface RuleSpec {
   readonly priority: number;
 }
 
+export interface Device {
+  readonly name: string;
+  /** null: it has no Ethernet header. */
+  readonly mac: Buffer | null;
+}
+
 /** What the kernel answers for a destination. */
 export interface RouteAnswer {
   readonly ifindex: number;
   readonly gateway: Buffer | null;
   readonly source: Buffer | null;
+  /** It is an address of this host. */
+  readonly isLocal: boolean;
 }
 
 const AF_INET = 2;
 const AF_INET6 = 10;
 const AF_UNSPEC = 0;
 const IFF_UP = 1;
+const ARPHRD_ETHER = 1;
 const IFA_F_NODAD = 0x02;
 const IFA_F_NOPREFIXROUTE = 0x200;
 const RTN_UNICAST = 1;
+const RTN_LOCAL = 2;
 const RTNH_F_ONLINK = 4;
 const RT_SCOPE_UNIVERSE = 0;
 const RT_SCOPE_LINK = 253;
+const RT_SCOPE_HOST = 254;
+const LIFETIME_FOREVER = 0xffff_ffff;
 const FR_ACT_TO_TBL = 1;
 
 const { EADDRNOTAVAIL, EEXIST, ENOENT, ESRCH, ENODEV } = constants.errno;
@@ -150,6 +162,49 @@ export class RouteRequests {
     this.tolerating(EADDRNOTAVAIL, () => this.netlink.request(RTM.DELADDR, 0, addressBody(ifindex, address)));
   }
 
+  /**
+   * Gives a link an address for itself alone: no packet gets it as its source by the kernel's choice, and by our protocol
+   * number, where the kernel has a place for it, it is known as ours.
+   *
+   * @param label of an IPv4 address: the link's name, a colon and more @throws SystemError, EEXIST where it is there already
+   */
+  addHostAddress(ifindex: number, address: Buffer, label: string): void {
+    const isIpv4 = address.length === 4;
+    const fixed = encode(IFADDRMSG, {
+      family: familyNumber(familyOf(address)),
+      prefixLength: 8 * address.length,
+      scope: isIpv4 ? RT_SCOPE_HOST : RT_SCOPE_UNIVERSE,
+      index: ifindex,
+    });
+    // struct ifa_cacheinfo: preferred, valid, two time stamps.
+    const deprecated = Buffer.concat([u32(0), u32(LIFETIME_FOREVER), u32(0), u32(0)]);
+    const body = Buffer.concat([
+      fixed,
+      attribute(IFA.LOCAL, address),
+      attribute(IFA.ADDRESS, address),
+      attribute(IFA.FLAGS, u32(IFA_F_NODAD | IFA_F_NOPREFIXROUTE)),
+      attribute(IFA.PROTO, Buffer.from([ROUTE_PROTOCOL])),
+      isIpv4 ? attribute(IFA.LABEL, Buffer.from(`${label}\0`)) : attribute(IFA.CACHEINFO, deprecated),
+    ]);
+    this.netlink.request(RTM.NEWADDR, NLM_F.CREATE | NLM_F.EXCL, body);
+  }
+
+  /** Addresses of a link that `addHostAddress` gave it. @throws SystemError */
+  hostAddresses(ifindex: number): Buffer[] {
+    let found: Buffer[] = [];
+    const take = ({ type, body }: NetlinkMessage): void => {
+      const header = type === RTM.NEWADDR ? decode(IFADDRMSG, body) : null;
+      if (header === null || header.index !== ifindex) return;
+      const known = attributes(body, IFADDRMSG.bytes);
+      const address = known.get(IFA.LOCAL) ?? known.get(IFA.ADDRESS);
+      if (address !== undefined && known.get(IFA.PROTO)?.[0] === ROUTE_PROTOCOL) found.push(Buffer.from(address));
+    };
+    this.netlink.query(RTM.GETADDR, NLM_F.DUMP, encode(IFADDRMSG, { family: AF_UNSPEC }), take, () => {
+      found = [];
+    });
+    return found;
+  }
+
   /** Adds a route beside others to the same destination. @throws SystemError, not where it is there already */
   addRoute(route: RouteSpec): void {
     const flags = NLM_F.CREATE | NLM_F.APPEND;
@@ -184,13 +239,35 @@ export class RouteRequests {
     return found;
   }
 
-  /** Takes away all routes of one table that have ROUTE_PROTOCOL. @throws SystemError */
-  flushTable(table: number): void {
+  /** The device that has this index; null: none has. @throws SystemError */
+  device(ifindex: number): Device | null {
+    let device: Device | null = null;
+    try {
+      this.netlink.query(RTM.GETLINK, 0, encode(IFINFOMSG, { index: ifindex }), ({ body }) => {
+        const found = attributes(body, IFINFOMSG.bytes);
+        const name = found.get(IFLA.IFNAME);
+        const isEthernet = decode(IFINFOMSG, body)?.type === ARPHRD_ETHER;
+        const address = isEthernet ? (found.get(IFLA.ADDRESS) ?? null) : null;
+        if (name !== undefined) device = { name: cString(name), mac: address === null ? null : Buffer.from(address) };
+      });
+    } catch (error) {
+      if (error instanceof SystemError && error.errno === ENODEV) return null;
+      throw error;
+    }
+    return device;
+  }
+
+  /** Takes away all routes of one table that have ROUTE_PROTOCOL. @param to only those to this host @throws SystemError */
+  flushTable(table: number, to: Buffer | null = null): void {
     let bodies: Buffer[] = [];
     const take = ({ type, body }: NetlinkMessage): void => {
       const header = type === RTM.NEWROUTE ? decode(RTMSG, body) : null;
       if (header === null || header.protocol !== ROUTE_PROTOCOL) return;
-      if (attributes(body, RTMSG.bytes).get(RTA.TABLE)?.readUInt32LE(0) === table) bodies.push(Buffer.from(body));
+      const found = attributes(body, RTMSG.bytes);
+      if (found.get(RTA.TABLE)?.readUInt32LE(0) !== table) return;
+      if (to !== null && found.get(RTA.DST)?.equals(to) !== true) return;
+      if (to !== null && header.destinationLength !== 8 * to.length) return;
+      bodies.push(Buffer.from(body));
     };
     this.netlink.query(RTM.GETROUTE, NLM_F.DUMP, encode(RTMSG, { family: AF_UNSPEC }), take, () => {
       bodies = [];
@@ -202,14 +279,16 @@ export class RouteRequests {
   /**
    * What the kernel would do with a packet to this address now.
    *
-   * @param mark of the packet @throws SystemError ENETUNREACH, EHOSTUNREACH …
+   * @param mark of the packet @param through it has to leave by this device; 0: by any
+   * @throws SystemError ENETUNREACH, EHOSTUNREACH …
    */
-  routeTo(address: Buffer, mark: number): RouteAnswer {
-    let answer: RouteAnswer = { ifindex: 0, gateway: null, source: null };
+  routeTo(address: Buffer, mark: number, through = 0): RouteAnswer {
+    let answer: RouteAnswer = { ifindex: 0, gateway: null, source: null, isLocal: false };
     const body = Buffer.concat([
       encode(RTMSG, { family: familyNumber(familyOf(address)), destinationLength: 8 * address.length }),
       attribute(RTA.DST, address),
       attribute(RTA.MARK, u32(mark)),
+      ...(through === 0 ? [] : [attribute(RTA.OIF, u32(through))]),
     ]);
     this.netlink.query(RTM.GETROUTE, 0, body, ({ type, body: said }) => {
       if (type !== RTM.NEWROUTE) return;
@@ -219,6 +298,7 @@ export class RouteRequests {
         ifindex: found.get(RTA.OIF)?.readUInt32LE(0) ?? 0,
         gateway: copied(found.get(RTA.GATEWAY)),
         source: copied(found.get(RTA.PREFSRC)),
+        isLocal: decode(RTMSG, said)?.type === RTN_LOCAL,
       };
     });
     return answer;
