@@ -1,4 +1,5 @@
 /** Many forwarders in one process: `node forwarders.js ADDRESS PORT COUNT`, f1 at PORT and so on, each with every interface. */
+import { HEARTBEAT_MS } from '../../src/base/limits.js';
 import { silent } from '../../src/base/log.js';
 import { Forwarder } from '../../src/forwarder/forwarder.js';
 import { ANY_PROTOCOL } from '../../src/packet/protocol-address.js';
@@ -15,6 +16,7 @@ await Promise.all(
         tls: null,
         tokens: new Map(),
         insecure: true,
+        heartbeat: HEARTBEAT_MS,
         interfaces: new Map([['*', { unmatched: 'host', host: [] }]]),
         permissions: [{ control: '*', interface: '*', rights: ['read', 'write', 'inject'], protocols: [ANY_PROTOCOL] }],
       },

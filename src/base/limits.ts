@@ -83,7 +83,7 @@ export const MAX_VIFS = 256;
 /** Virtual IP addresses of one control device. */
 export const MAX_VIPS = 64;
 /** Flows of virtual IFs at one interface. */
-export const MAX_FLOWS_PER_INTERFACE = 131_072;
+export const MAX_FLOWS_PER_INTERFACE = 1_048_576;
 /** How long a flow may be quiet: TCP that was not answered, TCP, after a FIN, after an RST. */
 export const FLOW_TCP_NEW_MS = 120_000;
 export const FLOW_TCP_MS = 432_000_000;
@@ -109,8 +109,23 @@ export const MAX_MAGLEV_TABLES = 64;
 export const MAX_WEIGHT = 256;
 /** A control device with virtual IFs is asked this often whether it is there, by default. */
 export const HEARTBEAT_MS = 250;
+/** What `heartbeat:` may say. */
+export const MIN_HEARTBEAT_MS = 50;
+export const MAX_HEARTBEAT_MS = 60_000;
 /** One that was not heard of for this many heartbeats gets no new flows; for one more, its flows are given up. */
 export const HEARTBEATS_AWAY = 3;
+/** RSTs for given up connections that wait to be sent, at one interface. */
+export const MAX_WAITING_RESETS = 131_072;
+/** RSTs that are sent before others get their turn. */
+export const RESET_SLICE_COUNT = 256;
+/** Virtual IP addresses of one control device. */
+export const MAX_VIPS_PER_CONTROL = 256;
+/** Shares into which the new connections of a virtual IP address's port can be cut. */
+export const MAX_VIP_SLOTS = 1024;
+/** How long what a client still sends in a connection that was given up is answered with a reset. */
+export const VIP_RESET_MS = 60_000;
+/** What the kernel counted for virtual IP addresses is at most this old. */
+export const VIP_COUNTS_MS = 100;
 /** Multicast groups that one virtual IF may be in. */
 export const MAX_GROUPS_PER_VIF = 256;
 /** How long a neighbour-request waits for the neighbour. */

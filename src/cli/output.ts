@@ -49,6 +49,8 @@ const NUMBERS = new Set([
   'frames_out',
   'bytes',
   'dropped',
+  'members',
+  'flows',
   'errors',
   'sockets',
   'value',

@@ -7,6 +7,7 @@
 import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
 import { FwdfsError } from '../base/errors.js';
+import { HEARTBEAT_MS, MAX_HEARTBEAT_MS, MIN_HEARTBEAT_MS } from '../base/limits.js';
 import { ANY_PROTOCOL, parseProtocolAddress } from '../packet/protocol-address.js';
 import type { ProtocolAddress } from '../packet/protocol-address.js';
 import { deviceName, isDeviceName, loadYaml } from '../sys/config-file.js';
@@ -48,6 +49,8 @@ export interface ForwarderConfig {
   readonly tokens: ReadonlyMap<string, string>;
   /** Whether anyone is accepted, also on a plain address that is not loopback. Default false. */
   readonly insecure: boolean;
+  /** How often control devices that are given flows are asked whether they are there, in ms. Default HEARTBEAT_MS. */
+  readonly heartbeat: number;
   /** The interfaces that are offered; `*` stands for all that are not named. See `interfaceConfig`. */
   readonly interfaces: ReadonlyMap<string, InterfaceConfig>;
   readonly permissions: readonly Permission[];
@@ -120,6 +123,8 @@ const token = z
   .regex(/^sha256:[0-9a-fA-F]{64}$/, 'expected sha256: and 64 hex digits')
   .transform((text) => text.slice('sha256:'.length).toLowerCase());
 
+const HEARTBEAT = `expected milliseconds, ${MIN_HEARTBEAT_MS} to ${MAX_HEARTBEAT_MS}`;
+
 const path = z.string().min(1, 'expected a path');
 
 const SCHEMA = z
@@ -132,6 +137,7 @@ const SCHEMA = z
       .default(null),
     tokens: z.record(deviceName, token).default({}),
     insecure: z.boolean().default(false),
+    heartbeat: z.int(HEARTBEAT).min(MIN_HEARTBEAT_MS, HEARTBEAT).max(MAX_HEARTBEAT_MS, HEARTBEAT).default(HEARTBEAT_MS),
     interfaces: z.record(interfaceName, INTERFACE_FIELDS).default({}),
     permissions: z.array(permission).default([]),
   })

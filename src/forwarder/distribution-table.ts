@@ -8,79 +8,21 @@
  *     ether    arp, ether:0x88cc         by EtherType, behind the VLAN tags and before them
  *     protocol icmp, ip:89, tcp          by IP protocol, rules without a port
  *     port     udp:520, tcp:A:80         by IP protocol and local port
- *     socket   the same, of sockets on virtual IFs: the one most specific rule gets a unicast packet
+ *     socket   the same, of sockets on virtual IFs, in groups: one rule of one group gets a unicast packet
  *
  * The local address of a rule and its scope are compared last. The ways back of virtual IFs stand here too, so that they are
  * shown, have credit and end like rules; they match nothing.
  */
 import { Changes } from '../base/changes.js';
-import type { BpfProgram } from '../packet/bpf-run.js';
 import type { FrameView, LinkType } from '../packet/headers.js';
 import { overlaps } from '../packet/overlap.js';
-import { ANY_PROTOCOL, type ProtocolAddress } from '../packet/protocol-address.js';
+import type { ProtocolAddress } from '../packet/protocol-address.js';
 import type { Scope } from '../packet/symbol-name.js';
-import type { VifKind } from '../tunnel/messages.js';
 import type { Peer } from './peer.js';
+import { type Rule, type RuleMode, SEEN, SIDE, type Side, type VifEnd } from './rule.js';
+import { Balancing, SocketGroups } from './socket-groups.js';
 
-/** The forwarder's end of a virtual IF. */
-export interface VifEnd {
-  /** Its down tunnel. */
-  readonly id: number;
-  readonly kind: VifKind;
-  /** Number of the last frame that was on its way up to it: none goes twice. */
-  stamp: number;
-}
-
-/**
- * `copy`: whatever others get; `claim`: and the forwarder's own kernel and other claims get nothing; `socket`: of a unicast
- * packet only the most specific rule gets it, and not the kernel; `flow`: what the flows of a virtual IF bring;
- * `vip`: address conversion by the kernel, and no frame is ours.
- */
-export type RuleMode = 'copy' | 'claim' | 'socket' | 'flow' | 'vip';
-
-/** What the way back of a virtual IF has for a protocol address: no packet matches it. */
-export const FLOWS: ProtocolAddress = { ...ANY_PROTOCOL, kind: 'ip', text: 'flows' };
-
-/** One packet transfer rule. Its counters and its credit are the packet path's. */
-export interface Rule {
-  readonly peer: Peer;
-  readonly interface: string;
-  readonly protocol: ProtocolAddress;
-  /** What the interface was when the rule was set: its readers take every frame for one of this kind. */
-  readonly linkType: LinkType;
-  readonly scope: Scope;
-  readonly mode: RuleMode;
-  /** The virtual IF whose socket it is for; null: a file, or set by hand. */
-  readonly vif: VifEnd | null;
-  /** The virtual IP address, 4 or 16 bytes, of mode `vip`; null: of another mode. */
-  readonly vip: Buffer | null;
-  /** What the frame has to pass, of a packet socket; null: nothing. */
-  readonly filter: BpfProgram | null;
-  readonly upTunnel: number;
-  readonly symbol: string;
-  /** Payload bytes that the control device allowed at first, and again after a resume. */
-  readonly credit: number;
-  /** Payload bytes that the control device allows, cumulative since the channel came up. */
-  granted: number;
-  /** Payload bytes sent since the channel came up: never above `granted`. */
-  sent: number;
-  /** Over the life of the rule, for the table. */
-  frames: number;
-  bytes: number;
-  dropped: number;
-}
-
-/** A rule that nothing went up for yet. */
-export function newRule(of: Omit<Rule, 'granted' | 'sent' | 'frames' | 'bytes' | 'dropped'>): Rule {
-  return { ...of, granted: of.credit, sent: 0, frames: 0, bytes: 0, dropped: 0 };
-}
-
-/** Which end of a frame is the local one of a protocol address. */
-export const SIDE = { RECEIVED: 0, SENT: 1 } as const;
-export type Side = (typeof SIDE)[keyof typeof SIDE];
-
-/** Where a frame was seen; the bit of each is in SCOPE_BITS of the scopes that show it. */
-export const SEEN = { RECEIVED: 1, OTHER_HOST: 2, OUTGOING: 4 } as const;
+export { FLOWS, newRule, type Rule, type RuleMode, SEEN, SIDE, type Side, type VifEnd } from './rule.js';
 
 const SCOPE_BITS: Readonly<Record<Scope, number>> = {
   in: SEEN.RECEIVED,
@@ -115,9 +57,14 @@ export class InterfaceRules {
   private readonly ether = new Map<number, Rule[]>();
   private readonly protocol = new Map<number, Rule[]>();
   private readonly port = new Map<number, Rule[]>();
-  private readonly socket = new Map<number, Rule[]>();
+  /** The rules of sockets, and of virtual IP addresses. */
+  readonly sockets: SocketGroups;
   private readonly all = new Set<Rule>();
   private vifRules = 0;
+
+  constructor(balancing = new Balancing()) {
+    this.sockets = new SocketGroups(balancing);
+  }
 
   get size(): number {
     return this.all.size;
@@ -135,24 +82,28 @@ export class InterfaceRules {
   add(rule: Rule): void {
     this.all.add(rule);
     if (rule.vif !== null) this.vifRules += 1;
+    if (rule.mode === 'socket' || rule.mode === 'vip') this.sockets.add(rule);
     this.eachKey(rule, insert);
   }
 
   remove(rule: Rule): boolean {
     if (!this.all.delete(rule)) return false;
     if (rule.vif !== null) this.vifRules -= 1;
+    if (rule.mode === 'socket' || rule.mode === 'vip') this.sockets.remove(rule);
     this.eachKey(rule, remove);
     return true;
   }
 
   private eachKey(rule: Rule, act: <K>(map: Map<K, Rule[]>, key: K, rule: Rule) => void): void {
+    // Those of sockets are in their groups.
+    if (rule.mode === 'socket' || rule.mode === 'vip') return;
     const address = rule.protocol;
     if (address.kind === 'any') act(this.any, '*', rule);
     else if (address.kind === 'ether') act(this.ether, address.etherType, rule);
     else {
       for (const protocol of address.protocols) {
         if (address.portLow < 0) act(this.protocol, protocol, rule);
-        else act(rule.mode === 'socket' ? this.socket : this.port, (protocol << 16) | address.portLow, rule);
+        else act(this.port, (protocol << 16) | address.portLow, rule);
       }
     }
   }
@@ -184,31 +135,23 @@ export class InterfaceRules {
     return count;
   }
 
-  /** The one socket rule that gets a unicast frame: with a local address before without, of equal ones the oldest. */
-  matchSocket(view: FrameView, frame: Buffer): Rule | null {
-    if (this.socket.size === 0 || view.destinationPort < 0) return null;
-    const rules = this.socket.get((view.protocol << 16) | view.destinationPort);
-    if (rules === undefined) return null;
-    let best: Rule | null = null;
-    let most = -1;
-    for (let i = 0; i < rules.length; i++) {
-      const rule = rules[i] as Rule;
-      const { address } = rule.protocol;
-      if (address !== null && !isLocal(address, view, frame, SIDE.RECEIVED)) continue;
-      // A control device that is away gets nothing while another one is there.
-      const weight = (address === null ? 0 : 2) + (rule.peer.active ? 1 : 0);
-      if (weight <= most) continue;
-      best = rule;
-      most = weight;
-    }
-    return best;
+  /** The socket rule of this virtual IF that covers the frame's local end; null: none. */
+  throughOf(view: FrameView, frame: Buffer, side: Side, vif: VifEnd): Rule | null {
+    const received = side === SIDE.RECEIVED;
+    const port = received ? view.destinationPort : view.sourcePort;
+    if (this.sockets.size === 0 || port < 0) return null;
+    const at = received ? view.destinationOffset : view.sourceOffset;
+    return this.sockets.throughOf(view.protocol, port, frame, at, view.addressLength, vif);
   }
 
   /** Every socket rule that a multicast or broadcast frame matches, written to `matched` from `count` on. @returns how many */
   matchSockets(view: FrameView, frame: Buffer, matched: Rule[], count: number): number {
-    if (this.socket.size === 0 || view.destinationPort < 0) return count;
-    const rules = this.socket.get((view.protocol << 16) | view.destinationPort);
-    return this.take(rules, view, frame, SIDE.RECEIVED, SEEN.RECEIVED, matched, count);
+    if (this.sockets.size === 0 || view.destinationPort < 0) return count;
+    const groups = this.sockets.groupsAt(view.protocol, view.destinationPort);
+    for (let i = 0; i < groups.length; i++) {
+      count = this.take(groups[i]!.rules, view, frame, SIDE.RECEIVED, SEEN.RECEIVED, matched, count);
+    }
+    return count;
   }
 
   private take(
@@ -231,9 +174,12 @@ export class InterfaceRules {
   }
 }
 
+const bringsFlows = ({ mode }: Rule): boolean => mode === 'flow' || mode === 'socket' || mode === 'vip';
+
 export class DistributionTable {
   /** Rules came or went. */
   readonly changes = new Changes();
+  readonly balancing = new Balancing();
   private readonly interfaces = new Map<string, InterfaceRules>();
   private readonly byTunnel = new Map<Peer, Map<number, Rule>>();
 
@@ -241,7 +187,7 @@ export class DistributionTable {
   of(name: string): InterfaceRules {
     let rules = this.interfaces.get(name);
     if (rules === undefined) {
-      rules = new InterfaceRules();
+      rules = new InterfaceRules(this.balancing);
       this.interfaces.set(name, rules);
     }
     return rules;
@@ -250,6 +196,7 @@ export class DistributionTable {
   /** S1007. The caller made sure that the peer has no such up tunnel. */
   add(rule: Rule): void {
     this.of(rule.interface).add(rule);
+    if (bringsFlows(rule)) rule.peer.flowRules += 1;
     let tunnels = this.byTunnel.get(rule.peer);
     if (tunnels === undefined) {
       tunnels = new Map();
@@ -265,7 +212,7 @@ export class DistributionTable {
 
   /** S904. */
   remove(rule: Rule): void {
-    this.of(rule.interface).remove(rule);
+    if (this.of(rule.interface).remove(rule) && bringsFlows(rule)) rule.peer.flowRules -= 1;
     const tunnels = this.byTunnel.get(rule.peer);
     tunnels?.delete(rule.upTunnel);
     if (tunnels?.size === 0) this.byTunnel.delete(rule.peer);
@@ -295,40 +242,8 @@ export class DistributionTable {
     return [...this.of(interfaceName)].find((rule) => rule.mode === mode && overlaps(rule.protocol, protocol));
   }
 
-  /** @param isThere whether an interface is there just now */
-  rows(isThere: (interfaceName: string) => boolean): string[][] {
-    const rows: string[][] = [];
-    for (const tunnels of this.byTunnel.values()) {
-      for (const rule of tunnels.values()) {
-        rows.push([
-          rule.interface,
-          rule.protocol.text,
-          rule.scope,
-          String(rule.upTunnel),
-          rule.peer.identity,
-          rule.peer.address,
-          !isThere(rule.interface) ? 'absent' : rule.peer.active ? 'active' : 'suspended',
-          String(rule.frames),
-          String(rule.bytes),
-          String(rule.dropped),
-          rule.mode,
-        ]);
-      }
-    }
-    return rows.sort((a, b) => a.join('\t').localeCompare(b.join('\t')));
+  /** All rules. */
+  *rules(): Generator<Rule> {
+    for (const tunnels of this.byTunnel.values()) yield* tunnels.values();
   }
 }
-
-export const DISTRIBUTION_COLUMNS = [
-  'interface',
-  'protocol',
-  'scope',
-  'up_tunnel',
-  'control',
-  'address',
-  'state',
-  'frames',
-  'bytes',
-  'dropped',
-  'mode',
-];

@@ -23,8 +23,24 @@ const isError = (type: number): boolean => (type >= 3 && type <= 5) || type === 
 /** The upper half of the ICMPv6 types is no errors (RFC 4443, 2.1). */
 const isErrorV6 = (type: number): boolean => type < 128;
 
+/** Words of one address, of 32 bits. */
+export const ADDRESS_WORDS = 4;
+
 /** Frames that have a flow of their own, belong to another's, or to none. */
 export const FLOW = { NONE: 0, OWN: 1, ERROR: 2 } as const;
+
+const KIND_IPV6 = 0x100;
+
+const kindOf = (protocol: number, isIpv4: boolean): number => (isIpv4 ? protocol : protocol | KIND_IPV6);
+
+/** What a kind says, of a flow that is no longer at hand. */
+export const protocolOfKind = (kind: number): number => kind & 0xff;
+export const addressBytesOfKind = (kind: number): number =>
+  (kind & KIND_IPV6) === 0 ? IPV4_ADDRESS_BYTES : IPV6_ADDRESS_BYTES;
+
+function wordAt(frame: Buffer, at: number): number {
+  return (frame[at]! << 24) | (frame[at + 1]! << 16) | (frame[at + 2]! << 8) | frame[at + 3]!;
+}
 
 export class FlowKey {
   protocol = 0;
@@ -35,9 +51,34 @@ export class FlowKey {
   remote = 0;
   /** Of one address. */
   addressLength = 0;
+  /** Local address, then the remote one, to be compared as they are; of IPv4 the first word of each, the others are 0. */
+  readonly words = new Int32Array(2 * ADDRESS_WORDS);
+  /** Both ports. */
+  ports = 0;
+  /** Protocol and IP version. */
+  kind = 0;
+  isIpv4 = false;
 
   /** @param side which end of the frame is ours @returns one of FLOW; NONE: nothing was read */
   read(view: FrameView, frame: Buffer, side: Side): number {
+    const found = this.readPacket(view, frame, side);
+    if (found !== FLOW.NONE) this.pack(frame);
+    return found;
+  }
+
+  private pack(frame: Buffer): void {
+    const { words, local, remote } = this;
+    this.isIpv4 = this.addressLength === IPV4_ADDRESS_BYTES;
+    for (let i = 0, at = 0; i < ADDRESS_WORDS; i++, at += 4) {
+      const isThere = at < this.addressLength;
+      words[i] = isThere ? wordAt(frame, local + at) : 0;
+      words[ADDRESS_WORDS + i] = isThere ? wordAt(frame, remote + at) : 0;
+    }
+    this.ports = (this.localPort << 16) | this.remotePort;
+    this.kind = kindOf(this.protocol, this.isIpv4);
+  }
+
+  private readPacket(view: FrameView, frame: Buffer, side: Side): number {
     if (view.ipVersion === 0) return FLOW.NONE;
     if (view.protocol === IPPROTO_ICMP || view.protocol === IPPROTO_ICMPV6) return this.readIcmp(view, frame, side);
     if (hasPorts(view.protocol)) {

@@ -1,78 +1,52 @@
 /**
- * The flows of the virtual IFs on one interface: who gets the answers. Pure data, with an injected clock.
+ * The flows of the virtual IFs on one interface: who gets what belongs to them, also when other control devices serve the
+ * same port. Pure data, with an injected clock.
  *
  *     packet that leaves a vif --sent()-------> its flow is opened, or lives longer      (before the packet is out)
- *     packet that arrives      --received()---> the way back of the vif whose flow it is, or null: the rules decide
+ *     packet that arrives      --received()---> its flow, or none: the rules decide, and a datagram's `open` what they said
  *                              --sweep()------> what was quiet for too long goes
  *
- * A TCP flow, with the times that it may be quiet (limits.ts), which are those of conntrack:
+ *     socket rule deleted      --leave()--+---> TCP goes on where it is, UDP is homeless: whoever gets the next datagram
+ *     there again              --join()---+     takes it by rehome()
+ *     control device lost      --lose()-------> TCP is reset and lost, UDP homeless
  *
- *     sent --> new --received--> answered --FIN of either--> closing --FIN of the other--> closed
- *               |                    |                          |                            ^
- *               +--------------------+--------- RST of either --+----------> reset       SYN | sent: new again
- *                                                                                received: no longer this flow
+ * flow-state.ts has the states and their times, flow-rows.ts the storage, flow-rules.ts what leads from a rule to its flows.
+ * A flow is a number from `received`, `open` or a callback, good until the next call that may change the table.
  *
- * Packets that belong to no flow (multicast, RST, ICMP errors, answers to an echo) open none. One object per flow, in a
- * table of chains by hash that doubles as it fills; none per packet.
+ * The listener is told of flows that no socket rule keeps the kernel quiet for: those of clients, and live ones whose rule is
+ * deleted. So a connection to a published port costs no call of the kernel. Packets that belong to no flow (multicast, RST,
+ * ICMP errors, answers to an echo) open none.
  */
-import {
-  FLOW_CLOSED_MS,
-  FLOW_ECHO_MS,
-  FLOW_OTHER_MS,
-  FLOW_SWEEP_STEPS,
-  FLOW_TCP_MS,
-  FLOW_TCP_NEW_MS,
-  FLOW_TCP_RESET_MS,
-  FLOW_UDP_ANSWERED_MS,
-  FLOW_UDP_MS,
-  MAX_FLOWS_PER_INTERFACE,
-} from '../base/limits.js';
+import { FLOW_LEFT_MS, FLOW_SWEEP_STEPS, MAX_FLOWS_PER_INTERFACE } from '../base/limits.js';
 import type { FrameView } from '../packet/headers.js';
-import { formatIpAddress, IPV4_ADDRESS_BYTES } from '../packet/ip-address.js';
-import {
-  IPPROTO_ICMP,
-  IPPROTO_ICMPV6,
-  IPPROTO_TCP,
-  IPPROTO_UDP,
-  IPPROTO_UDPLITE,
-  parseProtocolAddress,
-} from '../packet/protocol-address.js';
-import { type Rule, SIDE } from './distribution-table.js';
-import { FLOW, FlowKey } from './flow-key.js';
-
-const ANSWERED = 1;
-const LOCAL_FIN = 2;
-const REMOTE_FIN = 4;
-const BOTH_FIN = LOCAL_FIN | REMOTE_FIN;
-const RESET = 8;
-
-const FIN = 0x01;
-const SYN = 0x02;
-const RST = 0x04;
-const ACK = 0x10;
-const TCP_FLAGS_OFFSET = 13;
-
-const FIRST_BUCKETS = 64;
+import { IPV4_ADDRESS_BYTES } from '../packet/ip-address.js';
+import { IPPROTO_TCP } from '../packet/protocol-address.js';
+import { TCP_FLAG } from '../packet/tcp-segment.js';
+import { type Rule, SIDE, type Side, type VifEnd } from './distribution-table.js';
+import { addressBytesOfKind, FLOW, FlowKey, protocolOfKind } from './flow-key.js';
+import { FlowRows, NONE } from './flow-rows.js';
+import { FlowRules } from './flow-rules.js';
+import { isDatagram, isEnded, isOpening, isOver, patience, STATE, tcpAck, tcpFlags } from './flow-state.js';
+import { flowRow } from './flow-text.js';
 
 /** What `sent` comes to. */
 export const SENT = { OK: 0, REFUSED: 1 } as const;
 
-export interface Flow {
-  /** The way back of the vif that it belongs to. */
-  rule: Rule;
-  readonly protocol: number;
-  readonly localPort: number;
-  readonly remotePort: number;
-  /** Local address, then the remote one. */
-  readonly addresses: Buffer;
-  readonly hash: number;
-  state: number;
-  expires: number;
-  next: Flow | null;
+/** Finds what a flow comes through. */
+export interface Throughs {
+  /** The socket rule of this virtual IF that covers the frame's local end; null: none. @param side which end is ours */
+  throughOf(view: FrameView, frame: Buffer, side: Side, vif: VifEnd): Rule | null;
 }
 
-/** Told of each flow that came or went. */
-export type FlowListener = (flow: Flow, opened: boolean) => void;
+/** What the listener may ask of a flow. */
+export type FlowEnds = Pick<FlowTable, 'ruleOf' | 'protocol' | 'localPort' | 'remotePort' | 'copyLocal' | 'copyRemote'>;
+
+/** What stays of a flow that another virtual IF takes over. */
+const TAKEN_OVER =
+  STATE.SENT | STATE.ANSWERED | STATE.LOCAL_FIN | STATE.REMOTE_FIN | STATE.RESET | STATE.HAS_ACK | STATE.TOLD;
+
+/** Told of each flow that begins or ceases to need the kernel's quiet. */
+export type FlowListener = (flows: FlowEnds, flow: number, opened: boolean) => void;
 
 /** 224.0.0.0/4, 255.255.255.255, ff00::/8. */
 function isGroup(frame: Buffer, at: number, length: number): boolean {
@@ -80,218 +54,341 @@ function isGroup(frame: Buffer, at: number, length: number): boolean {
   return length === IPV4_ADDRESS_BYTES ? first >= 224 : first === 0xff;
 }
 
-const emptyBuckets = (length: number): (Flow | null)[] => Array.from({ length }, () => null);
-
 export class FlowTable {
+  /** The first flow is there, or the last one went. */
+  onAny: (any: boolean) => void = () => undefined;
+  /** Whether the last frame given to `received` was an ICMP error. */
+  isError = false;
   private readonly now: () => number;
   private readonly changed: FlowListener;
+  private readonly throughs: Throughs;
   private readonly max: number;
   private readonly key = new FlowKey();
-  /** So that nobody can choose ports and addresses that share a chain. */
-  private readonly seed = (Math.random() * 0x1_0000_0000) | 0;
-  private buckets: (Flow | null)[] = emptyBuckets(FIRST_BUCKETS);
-  private count = 0;
+  private readonly flows = new FlowRows();
+  private readonly rules = new FlowRules();
   private sweeping = 0;
 
-  constructor(now: () => number, changed: FlowListener, max = MAX_FLOWS_PER_INTERFACE) {
+  constructor(now: () => number, changed: FlowListener, throughs: Throughs, max = MAX_FLOWS_PER_INTERFACE) {
     this.now = now;
     this.changed = changed;
+    this.throughs = throughs;
     this.max = max;
   }
 
   get size(): number {
-    return this.count;
+    return this.flows.size;
   }
 
   /** A frame is about to leave through the vif whose way back this rule is. @returns one of SENT */
-  sent(view: FrameView, frame: Buffer, rule: Rule): number {
-    const key = this.key;
+  sent(view: FrameView, frame: Buffer, wayBack: Rule): number {
+    const { key, flows } = this;
     if (key.read(view, frame, SIDE.SENT) !== FLOW.OWN || isGroup(frame, key.remote, key.addressLength)) return SENT.OK;
     const flags = tcpFlags(view, frame);
-    const hash = this.hash(frame);
-    const now = this.now();
-    let flow = this.find(frame, hash, now);
-    if (flow === null) {
-      if ((flags & RST) !== 0) return SENT.OK;
-      if (this.count >= this.max) return SENT.REFUSED;
-      flow = this.open(frame, hash, rule);
+    const now = this.clock();
+    let flow = this.find(now);
+    if (flow === NONE) {
+      if ((flags & TCP_FLAG.RST) !== 0) return SENT.OK;
+      const through = this.coverOf(view, frame, wayBack);
+      // What its socket rule brings needs no flow as long as its group stays the same: a full table stops no service.
+      if (flows.size >= this.max) return through === null ? SENT.REFUSED : SENT.OK;
+      flow = this.begin(wayBack, through);
     } else {
-      const over = (flow.state & RESET) !== 0 || (flow.state & BOTH_FIN) === BOTH_FIN;
-      if (flow.rule !== rule) {
-        if (!over && flow.rule.peer.active) return SENT.REFUSED;
-        flow.rule = rule;
+      const owner = this.ruleOf(flow);
+      const before = flows.state(flow);
+      const over = isOver(before);
+      const again = over && (flags & TCP_FLAG.SYN) !== 0;
+      // Last words of who no longer has the flow; they are not to bind the remote end to it again.
+      if (!again && (before & STATE.LOST) !== 0) return SENT.OK;
+      if (owner === wayBack && (before & STATE.HOMELESS) !== 0) return SENT.OK;
+      if (owner !== wayBack && !over && (before & STATE.HOMELESS) === 0 && owner.peer.active) return SENT.REFUSED;
+      if (owner !== wayBack || again) {
+        const stays = again ? STATE.TOLD : TAKEN_OVER;
+        this.assign(flow, wayBack, this.coverOf(view, frame, wayBack), before & stays);
       }
-      if (over && (flags & SYN) !== 0) flow.state = 0;
     }
-    if ((flags & FIN) !== 0) flow.state |= LOCAL_FIN;
-    if ((flags & RST) !== 0) flow.state |= RESET;
-    flow.expires = now + patience(flow);
+    let state = flows.state(flow) | STATE.SENT;
+    if ((flags & TCP_FLAG.FIN) !== 0) state |= STATE.LOCAL_FIN;
+    if ((flags & TCP_FLAG.RST) !== 0) state |= STATE.RESET;
+    this.renew(flow, state, now);
     return SENT.OK;
   }
 
-  /** A frame for one of our addresses arrived. @returns the way back of the vif whose flow, or whose flow's error, it is */
-  received(view: FrameView, frame: Buffer): Rule | null {
-    if (this.count === 0) return null;
-    const kind = this.key.read(view, frame, SIDE.RECEIVED);
-    if (kind === FLOW.NONE) return null;
-    const now = this.now();
-    const flow = this.find(frame, this.hash(frame), now);
-    if (flow === null || kind === FLOW.ERROR) return flow === null ? null : flow.rule;
+  /**
+   * A frame for one of our addresses arrived.
+   * @returns the flow that it, or the packet that an ICMP error speaks of, belongs to; -1: none
+   */
+  received(view: FrameView, frame: Buffer): number {
+    this.isError = false;
+    const { key, flows } = this;
+    if (flows.size === 0) return NONE;
+    const kind = key.read(view, frame, SIDE.RECEIVED);
+    if (kind === FLOW.NONE) return NONE;
+    this.isError = kind === FLOW.ERROR;
+    const now = this.clock();
+    const flow = this.find(now);
+    if (flow === NONE || this.isError) return flow;
+    let state = flows.state(flow);
+    if ((state & STATE.HOMELESS) !== 0) return flow;
     const flags = tcpFlags(view, frame);
-    if ((flags & (SYN | ACK)) === SYN && ((flow.state & RESET) !== 0 || (flow.state & BOTH_FIN) === BOTH_FIN)) {
-      return null;
+    if (isOpening(flags)) {
+      if (isOver(state)) return NONE;
+      // Sent again, or by somebody else in its name: no handshake is done by that.
+    } else if ((state & STATE.SENT) !== 0) state |= STATE.ANSWERED;
+    if ((flags & TCP_FLAG.FIN) !== 0) state |= STATE.REMOTE_FIN;
+    if ((flags & TCP_FLAG.RST) !== 0) state |= STATE.RESET;
+    if ((flags & TCP_FLAG.ACK) !== 0) {
+      state |= STATE.HAS_ACK;
+      flows.setAck(flow, tcpAck(view, frame));
     }
-    flow.state |= ANSWERED;
-    if ((flags & FIN) !== 0) flow.state |= REMOTE_FIN;
-    if ((flags & RST) !== 0) flow.state |= RESET;
-    flow.expires = now + patience(flow);
-    return flow.rule;
+    this.renew(flow, state, now);
+    return flow;
+  }
+
+  /**
+   * A datagram that `received` knows no flow of is for this vif: what follows it is too.
+   * @returns its flow; -1: the table is full, or the protocol has a handshake, which opens the flow when it is answered
+   */
+  open(view: FrameView, frame: Buffer, wayBack: Rule, through: Rule): number {
+    const { key, flows } = this;
+    if (key.read(view, frame, SIDE.RECEIVED) !== FLOW.OWN || !isDatagram(key.protocol)) return NONE;
+    const now = this.clock();
+    const found = this.find(now);
+    if (found !== NONE || flows.size >= this.max) return found;
+    const flow = this.begin(wayBack, through);
+    this.renew(flow, flows.state(flow), now);
+    return flow;
+  }
+
+  /** Another socket gets what a homeless flow brings. */
+  rehome(flow: number, wayBack: Rule, through: Rule): void {
+    const { flows } = this;
+    this.assign(flow, wayBack, through, flows.state(flow) & STATE.TOLD);
+    this.renew(flow, flows.state(flow), this.clock());
+  }
+
+  /** The socket rule is deleted. @param othersServe its port: what stays may then be quiet for FLOW_LEFT_MS at most */
+  leave(through: Rule, othersServe: boolean): void {
+    const { flows, rules } = this;
+    let flow = rules.first(through);
+    if (flow === NONE) return;
+    rules.mark(through);
+    const latest = this.clock() + FLOW_LEFT_MS;
+    for (; flow !== NONE; flow = rules.after(flow)) {
+      if (isDatagram(this.protocol(flow))) {
+        this.makeHomeless(flow);
+        continue;
+      }
+      const state = (flows.state(flow) & ~STATE.BRIEF) | STATE.LEFT | (othersServe ? STATE.BRIEF : 0);
+      flows.setState(flow, state);
+      if (othersServe && ((flows.expires(flow) - latest) | 0) > 0) flows.setExpires(flow, latest);
+      // What is over and was not told of stays so: a server may have very many of these.
+      this.tell(flow, !isOver(state));
+    }
+  }
+
+  /** A rule of the same vif and protocol address is there, again or still: its flows are as they were before `leave`. */
+  join(through: Rule): void {
+    const { flows, rules } = this;
+    const now = this.clock();
+    for (const rule of rules.takeLeft(through)) {
+      let after = NONE;
+      for (let flow = rules.first(rule); flow !== NONE; flow = after) {
+        after = rules.after(flow);
+        if (rule !== through) {
+          rules.unlink(flow);
+          rules.link(flow, through);
+        }
+        this.tell(flow, false);
+        const state = flows.state(flow) & ~(STATE.LEFT | STATE.BRIEF | STATE.HOMELESS);
+        if (isOver(state)) flows.setState(flow, state);
+        else this.renew(flow, state, now);
+      }
+    }
+  }
+
+  /**
+   * The control device of this vif is lost, and so is what came through the rules that `given` says (null: what it began
+   * itself): TCP that lives is reset, datagrams are homeless. Of other protocols there is no flow any more: who gets their
+   * next packet answers that it knows nothing of it.
+   * @param reset called for each that needs an RST; the table is not to be changed by it
+   */
+  lose(wayBack: Rule, given: (through: Rule | null) => boolean, reset: (flow: number) => void): void {
+    const { flows, rules } = this;
+    const now = this.clock();
+    for (let flow = 0; flow < flows.end; flow++) {
+      if (!flows.isUsed(flow) || this.ruleOf(flow) !== wayBack || !given(rules.through(flow))) continue;
+      const state = flows.state(flow);
+      if (isDatagram(this.protocol(flow))) this.makeHomeless(flow);
+      else if (this.protocol(flow) !== IPPROTO_TCP) this.remove(flow);
+      else if (!isEnded(state)) {
+        this.renew(flow, state | STATE.LOST, now);
+        reset(flow);
+      }
+    }
   }
 
   /** Call FLOW_SWEEP_STEPS times for a look at every flow. */
   sweep(): void {
-    const share = Math.ceil(this.buckets.length / FLOW_SWEEP_STEPS);
-    const now = this.now();
+    const { flows } = this;
+    const share = Math.ceil(flows.end / FLOW_SWEEP_STEPS);
+    const now = this.clock();
     for (let i = 0; i < share; i++) {
-      this.sweeping = (this.sweeping + 1) & (this.buckets.length - 1);
-      this.filter(this.sweeping, (flow) => flow.expires > now);
+      if (this.sweeping >= flows.end) this.sweeping = 0;
+      const flow = this.sweeping++;
+      if (flows.isUsed(flow) && ((flows.expires(flow) - now) | 0) <= 0) this.remove(flow);
     }
+    if (flows.size > 0) return;
+    flows.shrink();
+    this.rules.shrink();
   }
 
   /** The vif with this way back is gone. */
-  removeOf(rule: Rule): void {
-    for (let i = 0; i < this.buckets.length; i++) this.filter(i, (flow) => flow.rule !== rule);
+  removeOf(wayBack: Rule): void {
+    const { flows } = this;
+    for (let flow = 0; flow < flows.end; flow++) {
+      if (flows.isUsed(flow) && this.ruleOf(flow) === wayBack) this.remove(flow);
+    }
   }
 
   /** As FLOW_COLUMNS says. */
   rows(): string[][] {
-    const now = this.now();
-    return Array.from(this, (flow) => flowRow(flow, now));
-  }
-
-  *[Symbol.iterator](): Generator<Flow> {
-    for (const first of this.buckets) for (let flow = first; flow !== null; flow = flow.next) yield flow;
-  }
-
-  private filter(index: number, stays: (flow: Flow) => boolean): void {
-    let flow = this.buckets[index] ?? null;
-    let before: Flow | null = null;
-    while (flow !== null) {
-      const next: Flow | null = flow.next;
-      if (stays(flow)) before = flow;
-      else {
-        if (before === null) this.buckets[index] = next;
-        else before.next = next;
-        this.count -= 1;
-        this.changed(flow, false);
-      }
-      flow = next;
+    const { flows } = this;
+    const now = this.clock();
+    const rows: string[][] = [];
+    for (let flow = 0; flow < flows.end; flow++) {
+      if (!flows.isUsed(flow)) continue;
+      rows.push(
+        flowRow({
+          wayBack: this.ruleOf(flow),
+          through: this.throughOf(flow),
+          protocol: this.protocol(flow),
+          local: this.copyLocal(flow),
+          localPort: this.localPort(flow),
+          remote: this.copyRemote(flow),
+          remotePort: this.remotePort(flow),
+          state: flows.state(flow),
+          msLeft: (flows.expires(flow) - now) | 0,
+        }),
+      );
     }
+    return rows;
   }
 
-  private find(frame: Buffer, hash: number, now: number): Flow | null {
-    const { protocol, localPort, remotePort, local, remote, addressLength } = this.key;
-    for (let flow = this.buckets[hash & (this.buckets.length - 1)] ?? null; flow !== null; flow = flow.next) {
-      if (flow.hash !== hash || flow.localPort !== localPort || flow.remotePort !== remotePort) continue;
-      if (flow.protocol !== protocol || flow.addresses.length !== 2 * addressLength) continue;
-      let same = true;
-      for (let i = 0; same && i < addressLength; i++) {
-        same = flow.addresses[i] === frame[local + i] && flow.addresses[addressLength + i] === frame[remote + i];
-      }
-      if (!same) continue;
-      if (flow.expires > now) return flow;
-      this.filter(hash & (this.buckets.length - 1), (other) => other !== flow);
-      return null;
-    }
-    return null;
+  /** Flows that came through this socket rule. */
+  countThrough(rule: Rule): number {
+    return this.rules.count(rule);
   }
 
-  private hash(frame: Buffer): number {
-    const { protocol, localPort, remotePort, local, remote, addressLength } = this.key;
-    let hash = this.seed ^ protocol;
-    hash = Math.imul(hash ^ ((localPort << 16) | remotePort), 0x85ebca6b);
-    for (let i = 0; i < addressLength; i++) {
-      hash = Math.imul(hash ^ frame[remote + i]! ^ (frame[local + i]! << 8), 0x01000193);
-      hash ^= hash >>> 15;
-    }
-    return hash ^ (hash >>> 13);
+  /** The way back of the vif that it belongs to. */
+  ruleOf(flow: number): Rule {
+    return this.rules.of(this.flows.wayBack(flow));
   }
 
-  private open(frame: Buffer, hash: number, rule: Rule): Flow {
-    if (this.count >= this.buckets.length) this.grow();
-    const { protocol, localPort, remotePort, local, remote, addressLength } = this.key;
-    const addresses = Buffer.allocUnsafe(2 * addressLength);
-    frame.copy(addresses, 0, local, local + addressLength);
-    frame.copy(addresses, addressLength, remote, remote + addressLength);
-    const index = hash & (this.buckets.length - 1);
-    const next = this.buckets[index] ?? null;
-    const flow: Flow = { rule, protocol, localPort, remotePort, addresses, hash, state: 0, expires: 0, next };
-    this.buckets[index] = flow;
-    this.count += 1;
-    this.changed(flow, true);
+  /** The socket rule that it came through; null: it was begun by the vif. */
+  throughOf(flow: number): Rule | null {
+    return this.rules.through(flow);
+  }
+
+  /** A flow of datagrams whose socket or control device is gone: pick another, and `rehome`. */
+  isHomeless(flow: number): boolean {
+    return (this.flows.state(flow) & STATE.HOMELESS) !== 0;
+  }
+
+  /** TCP that was reset for its lost control device: answer each segment with an RST. */
+  isLost(flow: number): boolean {
+    return (this.flows.state(flow) & STATE.LOST) !== 0;
+  }
+
+  hasAck(flow: number): boolean {
+    return (this.flows.state(flow) & STATE.HAS_ACK) !== 0;
+  }
+
+  /** The last acknowledgment number of the remote end: what it expects next. 0 without one. */
+  lastAck(flow: number): number {
+    return this.flows.ack(flow);
+  }
+
+  protocol(flow: number): number {
+    return protocolOfKind(this.flows.kind(flow));
+  }
+
+  localPort(flow: number): number {
+    return this.flows.ports(flow) >>> 16;
+  }
+
+  remotePort(flow: number): number {
+    return this.flows.ports(flow) & 0xffff;
+  }
+
+  /** 4 or 16 bytes. */
+  copyLocal(flow: number): Buffer {
+    return this.flows.copyLocal(flow, addressBytesOfKind(this.flows.kind(flow)));
+  }
+
+  copyRemote(flow: number): Buffer {
+    return this.flows.copyRemote(flow, addressBytesOfKind(this.flows.kind(flow)));
+  }
+
+  private clock(): number {
+    return this.now() | 0;
+  }
+
+  private find(now: number): number {
+    const flow = this.flows.find(this.key);
+    if (flow === NONE || ((this.flows.expires(flow) - now) | 0) > 0) return flow;
+    this.remove(flow);
+    return NONE;
+  }
+
+  private coverOf(view: FrameView, frame: Buffer, { vif }: Rule): Rule | null {
+    return vif === null ? null : this.throughs.throughOf(view, frame, SIDE.SENT, vif);
+  }
+
+  private begin(wayBack: Rule, through: Rule | null): number {
+    const { flows, rules } = this;
+    const flow = flows.add(this.key);
+    flows.setWayBack(flow, rules.refer(wayBack));
+    rules.link(flow, through);
+    if (flows.size === 1) this.onAny(true);
+    this.tell(flow, through === null);
     return flow;
   }
 
-  private grow(): void {
-    const flows = [...this];
-    this.buckets = emptyBuckets(2 * this.buckets.length);
-    for (const flow of flows) {
-      const index = flow.hash & (this.buckets.length - 1);
-      flow.next = this.buckets[index] ?? null;
-      this.buckets[index] = flow;
-    }
+  private assign(flow: number, wayBack: Rule, through: Rule | null, state: number): void {
+    const { flows, rules } = this;
+    const former = flows.wayBack(flow);
+    flows.setWayBack(flow, rules.refer(wayBack));
+    rules.release(former);
+    rules.unlink(flow);
+    rules.link(flow, through);
+    flows.setState(flow, state);
+    this.tell(flow, through === null);
   }
-}
 
-/** 0: no TCP header is there. */
-function tcpFlags(view: FrameView, frame: Buffer): number {
-  const at = view.l4Offset + TCP_FLAGS_OFFSET;
-  return view.protocol === IPPROTO_TCP && view.l4Offset > 0 && at < view.l3End ? frame[at]! : 0;
-}
-
-/** How long the flow may be quiet, in ms. */
-function patience({ protocol, state }: Flow): number {
-  switch (protocol) {
-    case IPPROTO_TCP:
-      if ((state & RESET) !== 0) return FLOW_TCP_RESET_MS;
-      if ((state & BOTH_FIN) !== 0) return FLOW_CLOSED_MS;
-      return (state & ANSWERED) !== 0 ? FLOW_TCP_MS : FLOW_TCP_NEW_MS;
-    case IPPROTO_UDP:
-    case IPPROTO_UDPLITE:
-      return (state & ANSWERED) !== 0 ? FLOW_UDP_ANSWERED_MS : FLOW_UDP_MS;
-    case IPPROTO_ICMP:
-    case IPPROTO_ICMPV6:
-      return FLOW_ECHO_MS;
-    default:
-      return FLOW_OTHER_MS;
+  private remove(flow: number): void {
+    const { flows, rules } = this;
+    this.tell(flow, false);
+    rules.unlink(flow);
+    rules.release(flows.wayBack(flow));
+    flows.remove(flow);
+    if (flows.size === 0) this.onAny(false);
   }
-}
 
-function stateText({ protocol, state }: Flow): string {
-  if ((state & RESET) !== 0) return 'reset';
-  if ((state & BOTH_FIN) === BOTH_FIN) return 'closed';
-  if ((state & BOTH_FIN) !== 0) return 'closing';
-  if ((state & ANSWERED) !== 0) return protocol === IPPROTO_TCP ? 'established' : 'answered';
-  return 'new';
-}
+  private renew(flow: number, state: number, now: number): void {
+    this.flows.setState(flow, state);
+    this.flows.setExpires(flow, now + patience(this.protocol(flow), state));
+  }
 
-export const FLOW_COLUMNS = ['interface', 'protocol', 'local', 'remote', 'control', 'vif', 'state', 'seconds_left'];
+  /** What it brings meets what the host does with it until somebody has it again. */
+  private makeHomeless(flow: number): void {
+    this.tell(flow, false);
+    this.flows.setState(flow, this.flows.state(flow) | STATE.HOMELESS);
+  }
 
-function flowRow(flow: Flow, now: number): string[] {
-  const bytes = flow.addresses.length / 2;
-  const end = (at: number, port: number): string => {
-    const address = formatIpAddress(flow.addresses, at, bytes);
-    if (port === 0) return address;
-    return bytes === IPV4_ADDRESS_BYTES ? `${address}:${port}` : `[${address}]:${port}`;
-  };
-  return [
-    flow.rule.interface,
-    parseProtocolAddress(`ip:${flow.protocol}`).text,
-    end(0, flow.localPort),
-    end(bytes, flow.remotePort),
-    flow.rule.peer.identity,
-    flow.rule.symbol,
-    stateText(flow),
-    String(Math.max(0, Math.ceil((flow.expires - now) / 1000))),
-  ];
+  private tell(flow: number, needsQuiet: boolean): void {
+    const state = this.flows.state(flow);
+    if (((state & STATE.TOLD) !== 0) === needsQuiet) return;
+    this.flows.setState(flow, state ^ STATE.TOLD);
+    this.changed(this, flow, needsQuiet);
+  }
 }

@@ -12,14 +12,16 @@ import { Counters } from '../base/counters.js';
 import { describe, FwdfsError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import type { LinkType } from '../packet/headers.js';
+import { formatIpAddress, parseIpv4, parseIpv6 } from '../packet/ip-address.js';
 import { holdName } from '../sys/name-lock.js';
-import type { Answer, MessageArgs } from '../tunnel/messages.js';
+import type { Answer, Message, MessageArgs } from '../tunnel/messages.js';
 import { TunnelServer } from '../tunnel/server.js';
 import type { Session, SessionHandler } from '../tunnel/session.js';
 import { authenticate } from './authenticate.js';
 import type { ForwarderConfig } from './config.js';
 import { DistributionTable } from './distribution-table.js';
 import { DownPath } from './down-path.js';
+import { Heartbeats } from './heartbeats.js';
 import { Interfaces } from './interfaces.js';
 import { Peer } from './peer.js';
 import { PermissionTable } from './permission-table.js';
@@ -27,6 +29,7 @@ import { ReceptionTable } from './reception-table.js';
 import { TableViews } from './table-views.js';
 import { TransferControl } from './transfer-control.js';
 import { VifControl } from './vif-control.js';
+import { VipConversion } from './vip-conversion.js';
 
 export class Forwarder implements SessionHandler {
   private readonly config: ForwarderConfig;
@@ -41,8 +44,10 @@ export class Forwarder implements SessionHandler {
   private readonly interfaces: Interfaces;
   private readonly transfer: TransferControl;
   private readonly vifs: VifControl;
+  private readonly vips: VipConversion;
   private readonly tables: TableViews;
   private readonly server: TunnelServer;
+  private heartbeats: Heartbeats | null = null;
   private releaseName: () => void = () => undefined;
 
   constructor(config: ForwarderConfig, log: Logger) {
@@ -51,12 +56,24 @@ export class Forwarder implements SessionHandler {
     this.permissions = new PermissionTable(config.permissions);
     this.downPath = new DownPath(this.distribution, this.reception, (name) => this.interfaces.find(name), this.lost);
     this.interfaces = new Interfaces(config, this.distribution, this.downPath, log);
+    this.vips = new VipConversion({
+      name: config.name,
+      interfaces: this.interfaces,
+      grantOf: (peer, name) => this.transfer.grantOf(peer, name),
+      withdraw: (peer, vip, reason, code) => {
+        this.transfer.removeVip(peer, vip);
+        const text = formatIpAddress(vip, 0, vip.length);
+        this.sessionOf(peer)?.send('address-conversion-withdrawal', { vip: text, reason, code });
+      },
+      log,
+    });
     this.transfer = new TransferControl({
       name: config.name,
       permissions: this.permissions,
       distribution: this.distribution,
       reception: this.reception,
       interfaces: this.interfaces,
+      vips: this.vips,
       log,
     });
     this.vifs = new VifControl({
@@ -71,6 +88,7 @@ export class Forwarder implements SessionHandler {
       distribution: this.distribution,
       reception: this.reception,
       interfaces: this.interfaces,
+      vips: this.vips,
       lost: this.lost,
       checkUse: (peer, name) => void this.transfer.useOrRefuse(peer, name),
       send: (peer, table) => this.sessionOf(peer)?.send('table-change', { table }),
@@ -83,9 +101,13 @@ export class Forwarder implements SessionHandler {
     });
     this.interfaces.onSet = () => {
       for (const session of this.peers.keys()) this.sendInterfaces(session);
+      this.vips.interfacesChanged();
       this.tables.statesChanged();
     };
-    this.interfaces.onAttributes = (name) => this.sendAttributes(name);
+    this.interfaces.onAttributes = (name) => {
+      this.vips.interfacesChanged();
+      this.sendAttributes(name);
+    };
     this.interfaces.onLinkType = (name, linkType) => {
       this.vifs.interfaceChanged(name);
       this.endOtherKind(name, linkType);
@@ -110,6 +132,13 @@ export class Forwarder implements SessionHandler {
     }
     try {
       await this.interfaces.start();
+      await this.vips.sweep();
+      this.heartbeats = new Heartbeats({
+        interval: this.config.heartbeat,
+        peers: this.peers,
+        onChange: (peer) => this.peerChanged(peer),
+        onLost: (peer) => this.peerLost(peer),
+      });
       await this.server.listen(
         listen.map((address) => address.url),
         tls === null ? {} : { tls: { cert: tls.cert, key: tls.key, ...(tls.ca === null ? {} : { ca: tls.ca }) } },
@@ -122,7 +151,10 @@ export class Forwarder implements SessionHandler {
   }
 
   async stop(): Promise<void> {
+    this.heartbeats?.stop();
+    this.transfer.resetsFlows = false;
     await this.server.close();
+    await this.vips.remove();
     await this.interfaces.stop();
     this.releaseName();
   }
@@ -141,6 +173,7 @@ export class Forwarder implements SessionHandler {
     for (const [session, peer] of this.peers) {
       const reason = `the permissions of ${this.config.name} were changed`;
       for (const upTunnel of this.transfer.review(peer)) session.send('transfer-withdrawal', { upTunnel, reason });
+      this.vips.review(peer, reason);
       this.sendInterfaces(session, true);
     }
     this.tables.changed('permission');
@@ -168,6 +201,45 @@ export class Forwarder implements SessionHandler {
     this.sendAttributes(name);
   }
 
+  /** Resolves when the kernel converts no more. */
+  private async unregisterVip(
+    peer: Peer,
+    { vip }: Message<'address-conversion-deletion-request'>,
+  ): Promise<Message<'address-conversion-deletion-response'>> {
+    const address = parseIpv4(vip) ?? parseIpv6(vip);
+    if (address === null) throw new FwdfsError('bad-message', `${JSON.stringify(vip)} is no address`);
+    this.transfer.removeVip(peer, address);
+    await this.vips.unregister(peer, vip);
+    return { vip };
+  }
+
+  /** Whether it can be given new flows, or how many, is another than before. */
+  private peerChanged(peer: Peer): void {
+    const { silent, active, identity } = peer;
+    this.log.debug({ control: identity, active, silent }, 'the flows that a control device is given are others');
+    this.distribution.balancing.changed();
+    this.vips.peerChanged(peer);
+    this.tables.statesChanged();
+  }
+
+  private drain(peer: Peer, { drain, interface: name = '*' }: Message<'drain-request'>): Message<'drain-response'> {
+    if (name !== '*') this.transfer.useOrRefuse(peer, name);
+    if (drain) peer.drains.add(name);
+    // Of all interfaces: also of those that it drains one by one.
+    else if (name === '*') peer.drains.clear();
+    else peer.drains.delete(name);
+    this.log.info({ control: peer.identity, interface: name, drain }, 'a control device takes no new flows, or again');
+    this.peerChanged(peer);
+    return { drain };
+  }
+
+  /** Its flows go to others, or are reset where others serve; whether it comes back is not waited for. */
+  private peerLost(peer: Peer): void {
+    this.log.info({ control: peer.identity }, 'the flows of a silent control device are given up');
+    this.transfer.giveUpFlows(peer);
+    this.vips.peerLost(peer);
+  }
+
   // --- SessionHandler ---
 
   active(session: Session, resumed: boolean): void {
@@ -177,7 +249,9 @@ export class Forwarder implements SessionHandler {
       this.peers.set(session, peer);
     }
     peer.address = session.address;
+    peer.weight = session.weight;
     peer.active = true;
+    peer.silent = false;
     if (resumed) {
       // What was under way when the channel went is lost on both sides: both count their credit anew.
       for (const rule of this.distribution.rulesOf(peer)) {
@@ -187,14 +261,14 @@ export class Forwarder implements SessionHandler {
       this.downPath.resumed(peer);
     }
     this.sendInterfaces(session);
-    this.tables.statesChanged();
+    this.peerChanged(peer);
   }
 
   suspended(session: Session): void {
     const peer = this.peers.get(session);
     if (peer === undefined) return;
     peer.active = false;
-    this.tables.statesChanged();
+    this.peerChanged(peer);
   }
 
   closed(session: Session, reason: string): void {
@@ -203,6 +277,7 @@ export class Forwarder implements SessionHandler {
     peer.active = false;
     this.peers.delete(session);
     this.transfer.removeAll(peer);
+    void this.vips.peerClosed(peer);
     this.tables.forget(peer);
     this.log.info({ control: session.identity, reason }, 'session closed');
   }
@@ -251,6 +326,12 @@ export class Forwarder implements SessionHandler {
         return this.vifs.leave(peer, fields);
       case 'neighbour-request':
         return this.vifs.neighbour(peer, fields);
+      case 'address-conversion-request':
+        return this.vips.register(peer, fields);
+      case 'address-conversion-deletion-request':
+        return this.unregisterVip(peer, fields);
+      case 'drain-request':
+        return this.drain(peer, fields);
       case 'table-request':
         return this.tables.rows(peer, fields);
       default:

@@ -12,7 +12,7 @@ import { errnoOf } from '../base/errors.js';
 import { COARSE_FILTER_DELAY_MS, MAX_FRAME_BYTES } from '../base/limits.js';
 import { coarseFilter } from '../packet/bpf.js';
 import { FrameView, type LinkType } from '../packet/headers.js';
-import type { ProtocolAddress } from '../packet/protocol-address.js';
+import { parseProtocolAddress, type ProtocolAddress } from '../packet/protocol-address.js';
 import type { PacketSink } from '../sys/packet-socket.js';
 import { Delivery } from './delivery.js';
 import type { InterfaceRules, Rule } from './distribution-table.js';
@@ -20,8 +20,10 @@ import { identifyEcho } from './flow-key.js';
 import type { FlowTable } from './flow-table.js';
 import { FragmentTable } from './fragments.js';
 import { InterfaceNeeds, type Memberships } from './interface-needs.js';
+import type { Resets } from './resets.js';
 import type { OwnAddresses } from './source-check.js';
 
+const ICMP = parseProtocolAddress('icmp');
 const LATER_FRAGMENT = 2;
 const FIRST_FRAGMENT = 1;
 
@@ -43,6 +45,8 @@ export interface InterfaceReceiverOptions {
   readonly linkType: LinkType;
   readonly rules: InterfaceRules;
   readonly flows: FlowTable;
+  /** Answers what comes for flows that were given up. */
+  readonly resets: Resets;
   /** The addresses of the interface; `setOwn` changes them. */
   readonly own: OwnAddresses;
   readonly counters: Counters;
@@ -66,13 +70,13 @@ export class InterfaceReceiver implements PacketSink {
 
   /** What `open` or the inlet's setting up throws is thrown. */
   constructor(options: InterfaceReceiverOptions) {
-    const { open, linkType, rules, flows, own, counters, onFailed } = options;
+    const { open, linkType, rules, flows, resets, own, counters, onFailed } = options;
     this.rules = rules;
     this.counters = counters;
     this.linkType = linkType;
     this.onFailed = onFailed;
     this.flows = flows;
-    this.delivery = new Delivery(rules, flows, own, counters);
+    this.delivery = new Delivery(rules, flows, resets, own, counters);
     this.socket = open(this);
     this.needs = new InterfaceNeeds(this.socket, linkType);
     try {
@@ -150,6 +154,8 @@ export class InterfaceReceiver implements PacketSink {
     let sent = false;
     for (const rule of this.rules) {
       addresses.set(rule.protocol.text, rule.protocol);
+      // Errors about what its flows sent.
+      if (rule.mode === 'socket') addresses.set(ICMP.text, ICMP);
       if (rule.scope !== 'out') received = true;
       if (rule.scope === 'out' || rule.scope === 'both') sent = true;
     }

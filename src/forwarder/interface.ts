@@ -13,11 +13,13 @@ import type { LinkType } from '../packet/headers.js';
 import { parseIpv4, parseIpv6 } from '../packet/ip-address.js';
 import { type Link, pcapLinkType } from '../sys/links.js';
 import { PacketReceiver, PacketTransmitter } from '../sys/packet-socket.js';
+import { RawSender } from '../sys/raw-sender.js';
 import type { InterfaceRules, Rule } from './distribution-table.js';
 import type { Outlet } from './down-path.js';
 import { type FlowListener, FlowTable } from './flow-table.js';
 import { InterfaceReceiver } from './interface-receiver.js';
 import { InterfaceTransmitter, type TransmitResult } from './interface-transmitter.js';
+import { Resets } from './resets.js';
 import type { OwnAddresses } from './source-check.js';
 import { TunSender, type TunSenderOptions } from './tun-sender.js';
 
@@ -56,7 +58,7 @@ function ownAddresses(link: Link): OwnAddresses {
 
 /** What virtual IFs need of the kernel. */
 export interface VifKernel extends Pick<TunSenderOptions, 'neighbours' | 'nextHop'> {
-  /** A flow came or went. */
+  /** A flow needs the kernel's quiet, or no longer does. */
   readonly flowChanged: FlowListener;
 }
 
@@ -70,6 +72,9 @@ export class ForwarderInterface implements Outlet {
   transmitter: InterfaceTransmitter | null = null;
   tun: TunSender | null = null;
   readonly flows: FlowTable;
+  /** What tells the other ends of flows that were given up. */
+  readonly resets: Resets;
+  private readonly raw: RawSender;
   private receiver: InterfaceReceiver | null = null;
   private link: Link | null = null;
   private readonly rules: InterfaceRules;
@@ -82,13 +87,10 @@ export class ForwarderInterface implements Outlet {
   constructor(name: string, rules: InterfaceRules, result: TransmitResult, kernel: VifKernel, log: Logger) {
     this.name = name;
     this.kernel = kernel;
-    this.flows = new FlowTable(
-      () => performance.now(),
-      (flow, opened) => {
-        kernel.flowChanged(flow, opened);
-        if (this.flows.size === (opened ? 1 : 0)) this.receiver?.flowsChanged(opened);
-      },
-    );
+    this.flows = new FlowTable(() => performance.now(), kernel.flowChanged, rules);
+    this.raw = new RawSender(name);
+    this.resets = new Resets((packet) => this.raw.send(packet), this.counters);
+    this.flows.onAny = (any) => this.receiver?.flowsChanged(any);
     this.rules = rules;
     this.result = result;
     this.log = log;
@@ -152,6 +154,7 @@ export class ForwarderInterface implements Outlet {
         linkType: this.linkType,
         rules: this.rules,
         flows: this.flows,
+        resets: this.resets,
         own: this.own,
         counters: this.counters,
         onFailed: (errno) => this.log.debug({ interface: this.name, errno }, 'packet socket reports an error'),
@@ -164,6 +167,8 @@ export class ForwarderInterface implements Outlet {
   }
 
   gone(): void {
+    this.resets.close();
+    this.raw.close();
     this.receiver?.close();
     this.receiver = null;
     this.tun?.close();

@@ -39,6 +39,8 @@ export class Peer {
   weight = 1;
   /** Interfaces of which it takes no new flows; `*`: of none. */
   readonly drains = new Set<string>();
+  /** Its rules by which flows come to it: of virtual IFs, their sockets, and virtual IP addresses. */
+  flowRules = 0;
   /** On the list of those that flush when the receive batch is over. */
   touched = false;
   private readonly channel: UpChannel;

@@ -23,7 +23,7 @@ import { interfacePart, NftSets, portPart, setKey } from '../sys/nft-sets.js';
 import { applyRuleset, deleteTable, dropTable, listTables } from '../sys/nftables.js';
 import { addChain, ESSENTIAL, rulesFor, tableName } from './discard.js';
 import type { Rule } from './distribution-table.js';
-import type { Flow } from './flow-table.js';
+import type { FlowEnds, FlowListener } from './flow-table.js';
 
 const FAMILY = 'inet';
 
@@ -82,11 +82,13 @@ export function elementsOfRule({ interface: name, protocol: address, vif }: Rule
     .map((protocol) => ({ set, key: setKey(interfacePart(name), ...local, Buffer.from([protocol]), ...ports) }));
 }
 
-export function elementOfFlow(flow: Flow): Element | null {
-  if (isIcmp(flow.protocol)) return null;
-  const ports = hasPorts(flow.protocol) ? [portPart(flow.localPort), portPart(flow.remotePort)] : [];
-  const family = flow.addresses.length === 2 * IPV4_ADDRESS_BYTES ? '4' : '6';
-  const key = setKey(flow.addresses, Buffer.from([flow.protocol]), ...ports);
+export function elementOfFlow(flows: FlowEnds, flow: number): Element | null {
+  const protocol = flows.protocol(flow);
+  if (isIcmp(protocol)) return null;
+  const local = flows.copyLocal(flow);
+  const ports = hasPorts(protocol) ? [portPart(flows.localPort(flow)), portPart(flows.remotePort(flow))] : [];
+  const family = local.length === IPV4_ADDRESS_BYTES ? '4' : '6';
+  const key = setKey(local, flows.copyRemote(flow), Buffer.from([protocol]), ...ports);
   return { set: `${ports.length === 0 ? 'pairs' : 'flows'}${family}`, key };
 }
 
@@ -164,9 +166,9 @@ export class QuietSets {
     this.elements.delete(rule);
   }
 
-  /** A flow came or went. The flow works without the quiet, until the host answers with an RST or an ICMP error. */
-  readonly flowChanged = (flow: Flow, opened: boolean): void => {
-    const element = elementOfFlow(flow);
+  /** A flow needs the quiet or no longer does. It works without, until the host answers with an RST or an ICMP error. */
+  readonly flowChanged: FlowListener = (flows, flow, opened) => {
+    const element = elementOfFlow(flows, flow);
     if (element === null) return;
     if (!opened) {
       this.unwant(element);
@@ -175,7 +177,10 @@ export class QuietSets {
     try {
       this.want(element);
     } catch (error) {
-      this.log.error({ interface: flow.rule.interface, error: describe(error) }, 'the kernel does not keep quiet');
+      this.log.error(
+        { interface: flows.ruleOf(flow).interface, error: describe(error) },
+        'the kernel does not keep quiet',
+      );
     }
   };
 

@@ -9,9 +9,17 @@ import type { LinkType } from '../packet/headers.js';
 import type { ProtocolAddress } from '../packet/protocol-address.js';
 import type { Rule } from './distribution-table.js';
 import type { Peer } from './peer.js';
+import { allows, type Grant } from './permission-table.js';
 
 /** `inject`: any frame; `write`: only with our own source addresses; `none`: the right was withdrawn. */
 export type SendRight = 'inject' | 'write' | 'none';
+
+/** A virtual IF sends from our own addresses, and any frame only with `inject` too. */
+export function rightToSend(grant: Grant, protocol: ProtocolAddress, isVif: boolean): SendRight {
+  if (isVif && !grant.rights.has('vif')) return 'none';
+  if (allows(grant, 'inject', protocol)) return 'inject';
+  return isVif || allows(grant, 'write', protocol) ? 'write' : 'none';
+}
 
 export interface DownTunnel {
   readonly id: number;

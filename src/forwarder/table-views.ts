@@ -13,18 +13,22 @@ import type { Counters } from '../base/counters.js';
 import { FwdfsError } from '../base/errors.js';
 import { TABLE_PAGE_BYTES } from '../base/limits.js';
 import type { Message } from '../tunnel/messages.js';
-import { DISTRIBUTION_COLUMNS, type DistributionTable } from './distribution-table.js';
-import { FLOW_COLUMNS } from './flow-table.js';
+import { DISTRIBUTION_COLUMNS, distributionRows, type RowsView } from './distribution-rows.js';
+import type { DistributionTable } from './distribution-table.js';
+import { FLOW_COLUMNS } from './flow-text.js';
 import type { Interfaces } from './interfaces.js';
 import type { Peer } from './peer.js';
 import { PERMISSION_COLUMNS, type PermissionTable } from './permission-table.js';
 import { RECEPTION_COLUMNS, type ReceptionTable } from './reception-table.js';
+import type { VipConversion } from './vip-conversion.js';
+import { VIP_DISTRIBUTION_COLUMNS, VIP_RECEPTION_COLUMNS } from './vip-rows.js';
 
 export interface TableViewsOptions {
   readonly permissions: PermissionTable;
   readonly distribution: DistributionTable;
   readonly reception: ReceptionTable;
   readonly interfaces: Pick<Interfaces, 'find' | 'flowRows' | 'statistics'>;
+  readonly vips: Pick<VipConversion, 'converted' | 'rows'>;
   /** Counts of frames that name no interface. */
   readonly lost: Counters;
   /** Whether the peer may see the interface's statistics; throws what it is refused with. */
@@ -79,17 +83,21 @@ export class TableViews {
 
   private async whole(peer: Peer, { table, interface: name = '', watch }: Message<'table-request'>): Promise<Table> {
     const { distribution, interfaces, lost, permissions, reception } = this.options;
-    const isThere = (interfaceName: string): boolean => (interfaces.find(interfaceName)?.present ?? null) !== null;
+    const isThere = this.isThere;
     if (watch === true && isWatched(table)) this.watchersOf(table).add(peer);
     switch (table) {
       case 'distribution':
-        return { columns: [...DISTRIBUTION_COLUMNS], rows: distribution.rows(isThere) };
+        return { columns: [...DISTRIBUTION_COLUMNS], rows: distributionRows(distribution, await this.rowsView()) };
       case 'reception':
         return { columns: [...RECEPTION_COLUMNS], rows: reception.rows(isThere) };
       case 'flow':
         return { columns: [...FLOW_COLUMNS], rows: interfaces.flowRows() };
       case 'permission':
         return { columns: [...PERMISSION_COLUMNS], rows: permissions.rows() };
+      case 'vip_distribution':
+        return { columns: [...VIP_DISTRIBUTION_COLUMNS], rows: await this.options.vips.rows(table) };
+      case 'vip_reception':
+        return { columns: [...VIP_RECEPTION_COLUMNS], rows: await this.options.vips.rows(table) };
       case 'statistics':
         this.options.checkUse(peer, name);
         return { columns: ['counter', 'value'], rows: await interfaces.statistics(name, lost) };
@@ -97,6 +105,19 @@ export class TableViews {
         throw new FwdfsError('no-such-name', `there is no table ${table}`);
     }
   }
+
+  private readonly isThere = (interfaceName: string): boolean =>
+    (this.options.interfaces.find(interfaceName)?.present ?? null) !== null;
+
+  private async rowsView(): Promise<RowsView> {
+    const { interfaces, vips } = this.options;
+    return {
+      isThere: this.isThere,
+      flowsOf: (rule) => interfaces.find(rule.interface)?.flows.countThrough(rule) ?? 0,
+      convertedOf: await vips.converted(),
+    };
+  }
+
   private watchersOf(table: string): Set<Peer> {
     let peers = this.watchers.get(table);
     if (peers === undefined) {

@@ -6,6 +6,7 @@
  *     tunnel generation request  -> permission?  -> down tunnel in the reception table (S805, S806, S215)
  *     transfer request           -> permission?  -> rule in the distribution table (S1007, S226)
  *     the same with a vif        -> right `vif`: its tunnel with its way back; rules of its sockets
+ *     the same with a vip        -> right `vip`: the rule of a socket, for the kernel (vip-conversion.ts)
  *     … deletion request         -> gone (S904), with a vif's tunnel all that is its
  *     new permissions            -> what lost its right is gone, or refuses its frames
  *     another link type          -> rules for the one before are gone, and down tunnels refuse their frames
@@ -29,7 +30,9 @@ import type { Interfaces } from './interfaces.js';
 import type { Peer } from './peer.js';
 import { allows, type Grant, type PermissionTable } from './permission-table.js';
 import { claimRules } from './quiet.js';
-import type { DownTunnel, ReceptionTable, SendRight } from './reception-table.js';
+import { type DownTunnel, type ReceptionTable, rightToSend } from './reception-table.js';
+import type { VipConversion } from './vip-conversion.js';
+import { vipRule } from './vip-rule.js';
 
 export interface TransferControlOptions {
   /** Name of the forwarder. */
@@ -38,19 +41,15 @@ export interface TransferControlOptions {
   readonly distribution: DistributionTable;
   readonly reception: ReceptionTable;
   readonly interfaces: Pick<Interfaces, 'find' | 'get' | 'listen' | 'quieten' | 'vifs'>;
+  readonly vips: Pick<VipConversion, 'ruleAdded' | 'ruleRemoved'>;
   readonly log: Logger;
 }
 
 type VifRequest = NonNullable<Message<'tunnel-generation-request'>['vif']>;
 
-/** A virtual IF sends from our own addresses, and any frame only with `inject` too. */
-function rightToSend(grant: Grant, protocol: ProtocolAddress, isVif: boolean): SendRight {
-  if (isVif && !grant.rights.has('vif')) return 'none';
-  if (allows(grant, 'inject', protocol)) return 'inject';
-  return isVif || allows(grant, 'write', protocol) ? 'write' : 'none';
-}
-
 export class TransferControl {
+  /** Whether the other ends of flows that end are told. Not where the forwarder itself stops, for it may be back at once. */
+  resetsFlows = true;
   private readonly options: TransferControlOptions;
 
   constructor(options: TransferControlOptions) {
@@ -58,7 +57,7 @@ export class TransferControl {
     options.reception.removed.push((tunnel) => this.tunnelGone(tunnel));
   }
 
-  private grantOf(peer: Peer, interfaceName: string): Grant {
+  grantOf(peer: Peer, interfaceName: string): Grant {
     return this.options.permissions.rightsOf({ name: peer.identity, address: peer.address, uid: null }, interfaceName);
   }
 
@@ -122,6 +121,7 @@ export class TransferControl {
     const tunnel = reception.get(peer, response.downTunnel);
     if (tunnel === undefined) throw new FwdfsError('internal', 'a new tunnel is not there');
     const { symbol, linkType } = tunnel;
+    const vif: VifEnd = { id: tunnel.id, kind, stamp: 0, wayBack: null };
     const rule = newRule({
       peer,
       interface: tunnel.interface,
@@ -129,7 +129,7 @@ export class TransferControl {
       linkType,
       scope: 'in',
       mode: 'flow',
-      vif: { id: tunnel.id, kind, stamp: 0 },
+      vif,
       vip: null,
       filter: null,
       upTunnel,
@@ -137,6 +137,7 @@ export class TransferControl {
       credit,
     });
     tunnel.wayBack = rule;
+    vif.wayBack = rule;
     if (kind === 'tun' && linkType === 'ethernet') tunnel.linkHeaderBytes = ETHERNET_HEADER_BYTES;
     distribution.add(rule);
     try {
@@ -156,15 +157,41 @@ export class TransferControl {
     return { downTunnel: fields.downTunnel };
   }
 
-  /** S1007, S226: when this returns, the rule's packets are on their way. */
+  /** S1007, S226, S2006: when this returns, the rule's packets are on their way. */
   async addRule(peer: Peer, fields: Message<'transfer-request'>): Promise<Message<'transfer-response'>> {
-    const { distribution, interfaces, log } = this.options;
+    const { distribution, interfaces, log, vips } = this.options;
     const entry = interfaces.get(fields.interface);
+    const isVip = fields.vip !== undefined;
+    const rule = isVip ? vipRule(peer, fields, entry.linkType) : this.ruleOf(peer, fields, entry);
+    const { vif, protocol, mode } = rule;
+    const isSocket = mode === 'socket';
+    this.requireRight(rule);
+    this.requireRoom(peer, fields.upTunnel);
+    if (mode === 'claim') this.requireClaimable(entry, protocol);
+    if (vif !== null || isVip) this.requireForeignPort(fields.interface, protocol);
+    if (isSocket || isVip) this.requireUnclaimed(rule, 'claim');
+    distribution.add(rule);
+    try {
+      if (isVip) await vips.ruleAdded(rule);
+      else entry.ruleAdded(rule);
+      if (vif !== null) interfaces.vifs.ruleAdded(rule);
+      if (isSocket) entry.flows.join(rule);
+      if (mode === 'claim') await this.quieten(rule);
+    } catch (error) {
+      this.removeRule(rule);
+      throw error;
+    }
+    log.debug({ control: peer.identity, interface: rule.interface, protocol: protocol.text }, 'rule added');
+    return { upTunnel: fields.upTunnel };
+  }
+
+  /** What a request asks for that is not for a virtual IP address. */
+  private ruleOf(peer: Peer, fields: Message<'transfer-request'>, entry: ForwarderInterface): Rule {
     const vif = fields.vif === undefined ? null : this.vifOf(peer, fields.vif, fields.interface);
     this.requireKind(entry, vif?.kind, fields.linkType);
     const protocol = parseProtocolAddress(fields.protocol);
     const isSocket = vif !== null && protocol.portLow >= 0;
-    const rule = newRule({
+    return newRule({
       peer,
       interface: fields.interface,
       protocol,
@@ -179,22 +206,11 @@ export class TransferControl {
       symbol: fields.symbol,
       credit: fields.credit,
     });
-    this.requireRight(rule);
-    this.requireRoom(peer, fields.upTunnel);
-    if (rule.mode === 'claim') this.requireClaimable(entry, protocol);
-    if (vif !== null) this.requireForeignPort(fields.interface, protocol);
-    if (isSocket) this.requireUnclaimed(rule, 'claim');
-    distribution.add(rule);
-    try {
-      entry.ruleAdded(rule);
-      if (vif !== null) interfaces.vifs.ruleAdded(rule);
-      if (rule.mode === 'claim') await this.quieten(rule);
-    } catch (error) {
-      this.removeRule(rule);
-      throw error;
-    }
-    log.debug({ control: peer.identity, interface: rule.interface, protocol: protocol.text }, 'rule added');
-    return { upTunnel: fields.upTunnel };
+  }
+
+  /** The rules of a virtual IP address that is taken back. */
+  removeVip(peer: Peer, vip: Buffer): void {
+    for (const rule of this.options.distribution.rulesOf(peer)) if (rule.vip?.equals(vip)) this.removeRule(rule);
   }
 
   /** @throws FwdfsError no-such-vif */
@@ -227,6 +243,7 @@ export class TransferControl {
 
   private hasRight({ peer, interface: name, protocol, mode, vif }: Rule): boolean {
     const grant = this.grantOf(peer, name);
+    if (mode === 'vip') return allows(grant, 'vip', protocol);
     if (vif !== null) return mode === 'flow' ? grant.rights.has('vif') : allows(grant, 'vif', protocol);
     if (!allows(grant, 'read', protocol)) return false;
     // Who silences the forwarder's kernel has to be able to answer instead.
@@ -235,7 +252,8 @@ export class TransferControl {
 
   private requireRight(rule: Rule): void {
     if (this.hasRight(rule)) return;
-    const what = rule.vif !== null ? 'have a virtual IF with' : rule.mode === 'claim' ? 'claim' : 'read';
+    const verb = rule.mode === 'vip' ? 'have a virtual IP address with' : rule.mode === 'claim' ? 'claim' : 'read';
+    const what = rule.vif !== null ? 'have a virtual IF with' : verb;
     throw new FwdfsError(
       'not-permitted',
       `${rule.peer.identity} may not ${what} ${rule.protocol.text} of ${rule.interface}`,
@@ -263,7 +281,7 @@ export class TransferControl {
     if (present !== null && present.master !== 0) {
       throw new FwdfsError('not-claimable', `${interfaceName} is a port of another interface`);
     }
-    for (const mode of ['claim', 'socket'] as const)
+    for (const mode of ['claim', 'socket', 'vip'] as const)
       this.requireUnclaimed({ interface: interfaceName, protocol }, mode);
     if (distribution.claims().length >= MAX_CLAIMS) throw new FwdfsError('too-many', `there are ${MAX_CLAIMS} claims`);
     // A name that nft can't take would fail every other claim with this one.
@@ -295,11 +313,15 @@ export class TransferControl {
   private removeRule(rule: Rule): void {
     const { distribution, interfaces, log } = this.options;
     if (distribution.get(rule.peer, rule.upTunnel) !== rule) return;
-    distribution.remove(rule);
     const entry = interfaces.find(rule.interface);
-    entry?.ruleRemoved(rule);
+    const othersServe = rule.mode === 'socket' && this.isServedWithout(rule);
+    distribution.remove(rule);
+    if (rule.mode === 'vip') this.options.vips.ruleRemoved(rule);
+    else entry?.ruleRemoved(rule);
+    // Before the kernel is no longer quiet for the rule.
+    if (rule.mode === 'socket') entry?.flows.leave(rule, othersServe);
     if (rule.vif !== null) interfaces.vifs.ruleRemoved(rule);
-    if (rule.mode === 'flow') entry?.flows.removeOf(rule);
+    if (rule.mode === 'flow' && entry !== undefined) this.endFlows(entry, rule, () => true);
     if (rule.mode === 'claim') {
       // The next change of the claims tries again.
       interfaces
@@ -307,6 +329,31 @@ export class TransferControl {
         .catch((error: unknown) => log.error({ error: describe(error) }, 'the kernel was not told that a claim ended'));
     }
     log.debug({ control: rule.peer.identity, interface: rule.interface, protocol: rule.protocol.text }, 'rule removed');
+  }
+
+  private isServedWithout(rule: Rule): boolean {
+    return this.options.distribution.of(rule.interface).sockets.groupOf(rule)?.servedWithout(rule) ?? false;
+  }
+
+  /** @param given which flows, by the socket rule that they came through; null: none */
+  private endFlows(
+    { flows, resets }: ForwarderInterface,
+    wayBack: Rule,
+    given: (through: Rule | null) => boolean,
+  ): void {
+    flows.lose(wayBack, given, (flow) => {
+      if (this.resetsFlows) resets.flow(flows, flow);
+    });
+  }
+
+  /** The control device is lost: what others can serve goes to them. Files and what nobody else serves waits for a resume. */
+  giveUpFlows(peer: Peer): void {
+    const { distribution, interfaces } = this.options;
+    for (const rule of distribution.rulesOf(peer)) {
+      const entry = rule.mode === 'flow' ? interfaces.find(rule.interface) : undefined;
+      if (entry === undefined) continue;
+      this.endFlows(entry, rule, (through) => through !== null && this.isServedWithout(through));
+    }
   }
 
   /** What belongs to a virtual IF goes with its tunnel. */

@@ -38,6 +38,8 @@ const EVENT_BUFFER_BYTES = 1 << 20;
 const ANSWER_TIMEOUT_SECONDS = 2;
 /** How often a dump that was interrupted by a change is asked for again. */
 const DUMP_ATTEMPTS = 8;
+/** How long a dump in turns works until others get theirs. */
+const DUMP_TURN_MS = 5;
 /** nlmsgerr: error i32, then the header of the request. */
 const ERROR_BYTES = 20;
 
@@ -48,6 +50,11 @@ export interface NetlinkOptions {
   readonly protocol?: number;
   /** Groups to listen to, bits of RTMGRP; the socket is then for `receive` only. Default 0: a socket for requests. */
   readonly groups?: number;
+}
+
+/** What messages of netfilter begin with: struct nfgenmsg, with the subsystem in network order. */
+export function nfgenmsg(family: number, subsystem: number): Buffer {
+  return Buffer.from([family, 0, subsystem >> 8, subsystem & 0xff]);
 }
 
 /** The message that begins or ends a transaction. */
@@ -130,6 +137,24 @@ export class Netlink {
     this.exchange(type, Buffer.concat([first!, enclosed, last!]), () => undefined);
   }
 
+  /**
+   * A dump that may be long: others get their turn every DUMP_TURN_MS, and until it is over nothing else may be asked on
+   * this socket. What changes meanwhile may be in it or not.
+   *
+   * @throws SystemError
+   */
+  async dumpInTurns(type: number, body: Buffer, each: (message: NetlinkMessage) => void): Promise<void> {
+    this.sequence += 1;
+    const request = encodeMessage(type, NLM_F.REQUEST | NLM_F.DUMP, this.sequence, body);
+    must('send(AF_NETLINK)', sys.send(this.fd, request, request.length, 0));
+    let begun = performance.now();
+    while (!this.takeAnswers(type, each).done) {
+      if (performance.now() - begun < DUMP_TURN_MS) continue;
+      await new Promise((resolve) => setImmediate(resolve));
+      begun = performance.now();
+    }
+  }
+
   private ask(type: number, flags: number, body: Buffer, each: (message: NetlinkMessage) => void): boolean {
     this.sequence += 1;
     return this.exchange(type, encodeMessage(type, flags | NLM_F.REQUEST, this.sequence, body), each);
@@ -140,20 +165,29 @@ export class Netlink {
     must('send(AF_NETLINK)', sys.send(this.fd, datagram, datagram.length, 0));
     let consistent = true;
     for (;;) {
-      const length = this.receiveDatagram(0);
-      if (length === -EINTR) continue;
-      must('recv(AF_NETLINK)', length);
-      for (const answer of messages(this.buffer.subarray(0, length))) {
-        // An answer that came after the timeout of the request before.
-        if (answer.sequence !== this.sequence) continue;
-        if ((answer.flags & NLM_F.DUMP_INTR) !== 0) consistent = false;
-        if (answer.type === NLMSG.ERROR || answer.type === NLMSG.DONE) {
-          throwIfFailed(type, answer);
-          return consistent;
-        }
-        each(answer);
-      }
+      const answers = this.takeAnswers(type, each);
+      consistent &&= answers.consistent;
+      if (answers.done) return consistent;
     }
+  }
+
+  /** One datagram of answers. */
+  private takeAnswers(type: number, each: (message: NetlinkMessage) => void): { done: boolean; consistent: boolean } {
+    const length = this.receiveDatagram(0);
+    let consistent = true;
+    if (length === -EINTR) return { done: false, consistent };
+    must('recv(AF_NETLINK)', length);
+    for (const answer of messages(this.buffer.subarray(0, length))) {
+      // An answer that came after the timeout of the request before.
+      if (answer.sequence !== this.sequence) continue;
+      if ((answer.flags & NLM_F.DUMP_INTR) !== 0) consistent = false;
+      if (answer.type === NLMSG.ERROR || answer.type === NLMSG.DONE) {
+        throwIfFailed(type, answer);
+        return { done: true, consistent };
+      }
+      each(answer);
+    }
+    return { done: false, consistent };
   }
 
   /**

@@ -14,7 +14,7 @@
  */
 import { constants } from 'node:os';
 import { SystemError } from '../base/errors.js';
-import { type Envelope, Netlink, NETLINK_NETFILTER } from './netlink.js';
+import { type Envelope, Netlink, NETLINK_NETFILTER, nfgenmsg } from './netlink.js';
 import { attribute, NLM_F } from './rtnetlink.js';
 
 const NFNL_SUBSYS_NFTABLES = 10;
@@ -35,11 +35,9 @@ const FAMILIES = { inet: 1 } as const;
 export type SetFamily = keyof typeof FAMILIES;
 
 const PART_BYTES = 4;
+/** The length of an attribute has 16 bits, and an element of the longest keys takes 80 bytes. */
+export const ELEMENTS_PER_CHANGE = 256;
 const INTERFACE_NAME_BYTES = 16;
-
-function nfgenmsg(family: number, subsystem: number): Buffer {
-  return Buffer.from([family, 0, subsystem >> 8, subsystem & 0xff]);
-}
 
 const BEGIN: Envelope = { type: NFNL_MSG_BATCH_BEGIN, body: nfgenmsg(0, NFNL_SUBSYS_NFTABLES) };
 const END: Envelope = { type: NFNL_MSG_BATCH_END, body: nfgenmsg(0, NFNL_SUBSYS_NFTABLES) };
@@ -85,27 +83,36 @@ export class NftSets {
    * @param data of a map's element, as the kernel has it @throws SystemError, ENOENT where there is no such set
    */
   add(set: string, key: Buffer, data?: Buffer): void {
-    this.change(NFT_MSG_NEWSETELEM, NLM_F.CREATE, set, key, data);
+    this.change(NFT_MSG_NEWSETELEM, NLM_F.CREATE, set, [key], data);
   }
 
   /** No error if it, or the set, is not there. @throws SystemError */
   remove(set: string, key: Buffer): void {
     try {
-      this.change(NFT_MSG_DELSETELEM, 0, set, key);
+      this.change(NFT_MSG_DELSETELEM, 0, set, [key]);
     } catch (error) {
       if (!(error instanceof SystemError) || error.errno !== constants.errno.ENOENT) throw error;
     }
   }
 
-  private change(type: number, flags: number, set: string, key: Buffer, data?: Buffer): void {
-    const parts = [nested(NFTA_SET_ELEM_KEY, attribute(NFTA_DATA_VALUE, key))];
-    if (data !== undefined) parts.push(nested(NFTA_SET_ELEM_DATA, attribute(NFTA_DATA_VALUE, data)));
-    const element = nested(NFTA_LIST_ELEM, Buffer.concat(parts));
+  /** Many at once, ELEMENTS_PER_CHANGE in a transaction. @throws as add */
+  addAll(set: string, keys: readonly Buffer[]): void {
+    for (let at = 0; at < keys.length; at += ELEMENTS_PER_CHANGE) {
+      this.change(NFT_MSG_NEWSETELEM, NLM_F.CREATE, set, keys.slice(at, at + ELEMENTS_PER_CHANGE));
+    }
+  }
+
+  /** @param data of a map's elements, the same for all */
+  private change(type: number, flags: number, set: string, keys: readonly Buffer[], data?: Buffer): void {
+    const value = data === undefined ? [] : [nested(NFTA_SET_ELEM_DATA, attribute(NFTA_DATA_VALUE, data))];
+    const elements = keys.map((key) =>
+      nested(NFTA_LIST_ELEM, Buffer.concat([nested(NFTA_SET_ELEM_KEY, attribute(NFTA_DATA_VALUE, key)), ...value])),
+    );
     const body = Buffer.concat([
       nfgenmsg(FAMILIES[this.family], 0),
       text(NFTA_SET_ELEM_LIST_TABLE, this.table),
       text(NFTA_SET_ELEM_LIST_SET, set),
-      nested(NFTA_SET_ELEM_LIST_ELEMENTS, element),
+      nested(NFTA_SET_ELEM_LIST_ELEMENTS, Buffer.concat(elements)),
     ]);
     this.netlink.transaction(BEGIN, type, flags, body, END);
   }

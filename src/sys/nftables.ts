@@ -57,6 +57,16 @@ export async function listTables(): Promise<NftTable[]> {
   );
 }
 
+/** A table with all that is in it, as JSON of libnftables-json(5); null where there is none. @throws as applyRuleset */
+export async function listTable(family: string, table: string): Promise<string | null> {
+  try {
+    return await nft(['-j', 'list', 'table', family, table], '');
+  } catch (error) {
+    if (error instanceof SystemError && error.errno === E.ENOENT) return null;
+    throw error;
+  }
+}
+
 /** Packets that each named counter of a table has counted; none where there is no such table. @throws as applyRuleset */
 export async function readCounters(family: string, table: string): Promise<Map<string, number>> {
   try {
@@ -87,15 +97,10 @@ export interface MapElement {
 
 /** The maps of a table with their elements, as the kernel has them; none where there is no such table. @throws as applyRuleset */
 export async function listMaps(family: string, table: string): Promise<Map<string, MapElement[]>> {
-  try {
-    const said = JSON.parse(await nft(['-j', 'list', 'table', family, table], '')) as {
-      nftables: { map?: MapListing }[];
-    };
-    return new Map(said.nftables.flatMap(({ map }) => (map === undefined ? [] : [[map.name, elementsOf(map)]])));
-  } catch (error) {
-    if (error instanceof SystemError && error.errno === E.ENOENT) return new Map();
-    throw error;
-  }
+  const said = JSON.parse((await listTable(family, table)) ?? '{"nftables":[]}') as {
+    nftables: { map?: MapListing }[];
+  };
+  return new Map(said.nftables.flatMap(({ map }) => (map === undefined ? [] : [[map.name, elementsOf(map)]])));
 }
 
 function elementsOf({ elem = [] }: MapListing): MapElement[] {

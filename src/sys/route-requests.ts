@@ -47,6 +47,12 @@ export interface InterfaceAddress {
   readonly prefixLength: number;
 }
 
+export interface LinkAddress {
+  readonly address: Buffer;
+  /** By `addHostAddress`; false too where the kernel has no place for the protocol number, before 5.18. */
+  readonly isOurs: boolean;
+}
+
 export interface RouteSpec {
   readonly family: Family;
   /** The network, null: default. */
@@ -75,6 +81,12 @@ export interface RuleSpec {
   readonly priority: number;
 }
 
+export interface Device {
+  readonly name: string;
+  /** null: it has no Ethernet header. */
+  readonly mac: Buffer | null;
+}
+
 /** What the kernel answers for a destination. */
 export interface RouteAnswer {
   readonly ifindex: number;
@@ -88,6 +100,7 @@ const AF_INET = 2;
 const AF_INET6 = 10;
 const AF_UNSPEC = 0;
 const IFF_UP = 1;
+const ARPHRD_ETHER = 1;
 const IFA_F_NODAD = 0x02;
 const IFA_F_NOPREFIXROUTE = 0x200;
 const RTN_UNICAST = 1;
@@ -182,15 +195,16 @@ export class RouteRequests {
     this.netlink.request(RTM.NEWADDR, NLM_F.CREATE | NLM_F.EXCL, body);
   }
 
-  /** Addresses of a link that `addHostAddress` gave it. @throws SystemError */
-  hostAddresses(ifindex: number): Buffer[] {
-    let found: Buffer[] = [];
+  /** Addresses of a link. @throws SystemError */
+  addresses(ifindex: number): LinkAddress[] {
+    let found: LinkAddress[] = [];
     const take = ({ type, body }: NetlinkMessage): void => {
       const header = type === RTM.NEWADDR ? decode(IFADDRMSG, body) : null;
       if (header === null || header.index !== ifindex) return;
       const known = attributes(body, IFADDRMSG.bytes);
       const address = known.get(IFA.LOCAL) ?? known.get(IFA.ADDRESS);
-      if (address !== undefined && known.get(IFA.PROTO)?.[0] === ROUTE_PROTOCOL) found.push(Buffer.from(address));
+      if (address === undefined) return;
+      found.push({ address: Buffer.from(address), isOurs: known.get(IFA.PROTO)?.[0] === ROUTE_PROTOCOL });
     };
     this.netlink.query(RTM.GETADDR, NLM_F.DUMP, encode(IFADDRMSG, { family: AF_UNSPEC }), take, () => {
       found = [];
@@ -232,13 +246,35 @@ export class RouteRequests {
     return found;
   }
 
-  /** Takes away all routes of one table that have ROUTE_PROTOCOL. @throws SystemError */
-  flushTable(table: number): void {
+  /** The device that has this index; null: none has. @throws SystemError */
+  device(ifindex: number): Device | null {
+    let device: Device | null = null;
+    try {
+      this.netlink.query(RTM.GETLINK, 0, encode(IFINFOMSG, { index: ifindex }), ({ body }) => {
+        const found = attributes(body, IFINFOMSG.bytes);
+        const name = found.get(IFLA.IFNAME);
+        const isEthernet = decode(IFINFOMSG, body)?.type === ARPHRD_ETHER;
+        const address = isEthernet ? (found.get(IFLA.ADDRESS) ?? null) : null;
+        if (name !== undefined) device = { name: cString(name), mac: address === null ? null : Buffer.from(address) };
+      });
+    } catch (error) {
+      if (error instanceof SystemError && error.errno === ENODEV) return null;
+      throw error;
+    }
+    return device;
+  }
+
+  /** Takes away all routes of one table that have ROUTE_PROTOCOL. @param to only those to this host @throws SystemError */
+  flushTable(table: number, to: Buffer | null = null): void {
     let bodies: Buffer[] = [];
     const take = ({ type, body }: NetlinkMessage): void => {
       const header = type === RTM.NEWROUTE ? decode(RTMSG, body) : null;
       if (header === null || header.protocol !== ROUTE_PROTOCOL) return;
-      if (attributes(body, RTMSG.bytes).get(RTA.TABLE)?.readUInt32LE(0) === table) bodies.push(Buffer.from(body));
+      const found = attributes(body, RTMSG.bytes);
+      if (found.get(RTA.TABLE)?.readUInt32LE(0) !== table) return;
+      if (to !== null && found.get(RTA.DST)?.equals(to) !== true) return;
+      if (to !== null && header.destinationLength !== 8 * to.length) return;
+      bodies.push(Buffer.from(body));
     };
     this.netlink.query(RTM.GETROUTE, NLM_F.DUMP, encode(RTMSG, { family: AF_UNSPEC }), take, () => {
       bodies = [];
@@ -250,14 +286,16 @@ export class RouteRequests {
   /**
    * What the kernel would do with a packet to this address now.
    *
-   * @param mark of the packet @throws SystemError ENETUNREACH, EHOSTUNREACH …
+   * @param mark of the packet @param through it has to leave by this device; 0: by any
+   * @throws SystemError ENETUNREACH, EHOSTUNREACH …
    */
-  routeTo(address: Buffer, mark: number): RouteAnswer {
+  routeTo(address: Buffer, mark: number, through = 0): RouteAnswer {
     let answer: RouteAnswer = { ifindex: 0, gateway: null, source: null, isLocal: false };
     const body = Buffer.concat([
       encode(RTMSG, { family: familyNumber(familyOf(address)), destinationLength: 8 * address.length }),
       attribute(RTA.DST, address),
       attribute(RTA.MARK, u32(mark)),
+      ...(through === 0 ? [] : [attribute(RTA.OIF, u32(through))]),
     ]);
     this.netlink.query(RTM.GETROUTE, 0, body, ({ type, body: said }) => {
       if (type !== RTM.NEWROUTE) return;

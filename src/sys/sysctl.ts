@@ -2,7 +2,7 @@
  * /proc/sys, which shows the network namespace of the thread that opens a file there: calls are synchronous, so that they
  * mean the namespace that `inNetns` moved it to.
  */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { SystemError } from '../base/errors.js';
 
@@ -16,6 +16,11 @@ export function readSysctl(path: string): string | null {
 /** @returns false: this kernel has none @throws SystemError EROFS or EACCES where it must not be set */
 export function writeSysctl(path: string, value: string | number): boolean {
   return ofProc('write', path, (file) => (writeFileSync(file, String(value)), true)) ?? false;
+}
+
+/** The names below a path: those of the interfaces below `net/ipv6/conf`. Empty: this kernel has none. */
+export function listSysctls(path: string): string[] {
+  return ofProc('list', path, (folder) => readdirSync(folder)) ?? [];
 }
 
 function ofProc<T>(what: string, path: string, step: (file: string) => T): T | null {

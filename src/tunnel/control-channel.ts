@@ -89,6 +89,15 @@ export class ControlChannel {
     return this.keepalive.roundTripMs;
   }
 
+  get bytesReceived(): number {
+    return this.socket.bytesReceived;
+  }
+
+  /** Asks for a pong, besides those of keepalive. */
+  probe(): void {
+    this.socket.ping();
+  }
+
   /** Sends a message that wants no answer. @returns false if the channel is closed and nothing was sent */
   send<T extends MessageType>(type: T, fields: Message<T>): boolean {
     return this.write(type, fields, {});

@@ -5,7 +5,10 @@
  * On the wire a message is one msgpack map {type, id?, re?, …fields}. A message that wants an answer carries `id`, a u32
  * of the sender's choice; its answer, or an `error`, carries the same number as `re`. Fields that a receiver does not
  * know are ignored and messages that it does not know are answered with an `error`, so that versions can differ by one.
+ *
+ * Longer than other files, since the table is one.
  */
+/* oxlint-disable max-lines */
 import * as z from 'zod';
 import { FwdfsError } from '../base/errors.js';
 import {

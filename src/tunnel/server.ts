@@ -9,7 +9,7 @@
  */
 import { randomBytes, timingSafeEqual } from 'node:crypto';
 import { FwdfsError, describe } from '../base/errors.js';
-import { HELLO_TIMEOUT_MS, MAX_SESSIONS, RESUME_TIME_MS } from '../base/limits.js';
+import { HELLO_TIMEOUT_MS, MAX_SESSIONS, MAX_WEIGHT, RESUME_TIME_MS } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import { ControlChannel } from './control-channel.js';
 import { type ListenOptions, Listener, type Opened, type Peer } from './listener.js';
@@ -114,6 +114,7 @@ export class TunnelServer implements SessionOwner {
     const identity = this.options.authenticate(hello, peer);
     const session = this.resumable(hello, identity) ?? this.newSession(hello, identity);
     session.version = version;
+    session.weight = Math.min(Math.max(hello.weight ?? 1, 1), MAX_WEIGHT);
     session.state = 'connecting';
     session.tunnelKey = secret(32);
     session.bindControl(control, peer);

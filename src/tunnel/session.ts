@@ -51,6 +51,12 @@ export interface Session {
   readonly roundTripMs: number;
   /** Bytes of frames that the kernel has not taken yet. */
   readonly bufferedBytes: number;
+  /** How much came through both channels of the latest connection; any change is a sign of life. */
+  readonly bytesReceived: number;
+  /** What `hello` said; 1 to MAX_WEIGHT. */
+  readonly weight: number;
+  /** Asks the other side for a sign of life. */
+  probe(): void;
   /** @returns false, and sends nothing, while the session is not active */
   send<T extends MessageType>(type: T, fields: Message<T>): boolean;
   /** See ControlChannel.request; 'not-connected' while the session is not active. */
@@ -73,6 +79,7 @@ export class ServerSession implements Session {
   readonly name: string;
   address = '';
   version = 0;
+  weight = 1;
   state: SessionState = 'connecting';
   /** The handler has seen it. */
   wasActive = false;
@@ -97,6 +104,14 @@ export class ServerSession implements Session {
 
   get bufferedBytes(): number {
     return this.tunnel?.bufferedBytes ?? 0;
+  }
+
+  get bytesReceived(): number {
+    return (this.control?.bytesReceived ?? 0) + (this.tunnel?.bytesReceived ?? 0);
+  }
+
+  probe(): void {
+    this.control?.probe();
   }
 
   send<T extends MessageType>(type: T, fields: Message<T>): boolean {

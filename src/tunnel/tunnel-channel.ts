@@ -53,6 +53,10 @@ export class TunnelChannel {
     return this.closedWith === undefined;
   }
 
+  get bytesReceived(): number {
+    return this.socket.bytesReceived;
+  }
+
   /** Bytes sent that the kernel has not taken yet. */
   get bufferedBytes(): number {
     return this.underWay;

@@ -53,6 +53,7 @@ t.test('a file of two lines has the defaults: nothing is offered, nothing permit
     tls: null,
     tokens: new Map(),
     insecure: false,
+    heartbeat: 250,
     interfaces: new Map(),
     permissions: [],
   });
@@ -103,6 +104,8 @@ t.test('every mistake is told with the line and what was expected', async (t) =>
     [`${head}tls:\n  cert: a\n  key: b\n  crl: c`, 6, /unknown key crl \(tls\)/],
     [`${head}tokens:\n  a: sha256:12`, 4, /expected sha256: and 64 hex digits \(tokens\.a\)/],
     [`${head}tokens:\n  uid:0: sha256:${HASH}`, 4, /expected a name .* \(tokens\.uid:0\)/],
+    [`${head}heartbeat: 10`, 3, /expected milliseconds, 50 to 60000 \(heartbeat\)/],
+    [`${head}heartbeat: 1s`, 3, /expected milliseconds, 50 to 60000 \(heartbeat\)/],
     [`${head}insecure: yes`, 3, /expected boolean, received string \(insecure\)/],
     [`${head}vifs: []`, 3, /unknown key vifs/],
     [`${head}interfaces: [eth0]`, 3, /expected map, received list \(interfaces\)/],

@@ -6,6 +6,7 @@ import { InterfaceRules, type Rule, type VifEnd } from '../../src/forwarder/dist
 import { FlowTable } from '../../src/forwarder/flow-table.js';
 import { compileBpf } from '../../src/packet/bpf-run.js';
 import { FrameView } from '../../src/packet/headers.js';
+import { Resets } from '../../src/forwarder/resets.js';
 import { PKTTYPE } from '../../src/sys/packet-socket.js';
 import { makePeer, makeRule, type PeerEnd } from '../support/fake-peer.js';
 import { ethernet, ipv4, IPV6_B, ipv6, MAC_B, tcp, udp } from '../vectors/packet-frames.js';
@@ -18,19 +19,25 @@ class Bench {
   readonly flows = new FlowTable(
     () => 0,
     () => undefined,
+    this.rules,
   );
+  readonly sent: Buffer[] = [];
+  readonly resets = new Resets((packet) => {
+    this.sent.push(packet);
+    return 0;
+  }, this.counters);
   readonly ends: PeerEnd[] = [makePeer('ctl1'), makePeer('ctl2')];
   private readonly view = new FrameView();
   private readonly delivery: Delivery;
 
   constructor() {
     const own = { mac: MAC_B, ip: [Buffer.from([10, 0, 0, 2]), IPV6_B] };
-    this.delivery = new Delivery(this.rules, this.flows, own, this.counters);
+    this.delivery = new Delivery(this.rules, this.flows, this.resets, own, this.counters);
   }
 
   vif(kind: VifEnd['kind'] = 'tap'): VifEnd {
     lastVif += 1;
-    return { id: lastVif, kind, stamp: 0 };
+    return { id: lastVif, kind, stamp: 0, wayBack: null };
   }
 
   add(text: string, vif: VifEnd | null, more: Partial<Rule> = {}, index = 0): Rule {

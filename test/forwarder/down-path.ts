@@ -43,6 +43,7 @@ class Bench {
         flows: new FlowTable(
           () => 0,
           () => undefined,
+          this.distribution.of(name),
         ),
         transmitter: new InterfaceTransmitter(outlet, counters, this.path),
       });

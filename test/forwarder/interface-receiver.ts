@@ -5,6 +5,7 @@ import { COARSE_FILTER_DELAY_MS, MAX_FRAME_BYTES } from '../../src/base/limits.j
 import { InterfaceRules, type Rule } from '../../src/forwarder/distribution-table.js';
 import { FlowTable } from '../../src/forwarder/flow-table.js';
 import { InterfaceReceiver } from '../../src/forwarder/interface-receiver.js';
+import { Resets } from '../../src/forwarder/resets.js';
 import type { LinkType } from '../../src/packet/headers.js';
 import { PKTTYPE } from '../../src/sys/packet-socket.js';
 import { FakeInlet } from '../support/fake-inlet.js';
@@ -21,6 +22,7 @@ class Bench {
   readonly flows = new FlowTable(
     () => 0,
     () => undefined,
+    this.rules,
   );
   readonly counters = new Counters();
   readonly one: PeerEnd = makePeer('ctl1');
@@ -39,6 +41,7 @@ class Bench {
       linkType,
       rules: this.rules,
       flows: this.flows,
+      resets: new Resets(() => 0, this.counters),
       own: { mac: MAC_B, ip: [Buffer.from([10, 0, 0, 2])] },
       counters: this.counters,
       onFailed: (errno) => this.errors.push(errno),
@@ -284,6 +287,7 @@ t.test('a receiver that cannot start closes its socket', async (t) => {
     const flows = new FlowTable(
       () => 0,
       () => undefined,
+      rules,
     );
     const own = { mac: MAC_B, ip: [] };
     const options = {
@@ -291,6 +295,7 @@ t.test('a receiver that cannot start closes its socket', async (t) => {
       linkType: 'ethernet',
       rules,
       flows,
+      resets: new Resets(() => 0, new Counters()),
       own,
       counters: new Counters(),
       onFailed: () => undefined,

@@ -1,7 +1,7 @@
 /** src/forwarder/quiet-sets.ts: the kernel is quiet about what sockets and flows of virtual IFs get, and about nothing else. */
 import t from 'tap';
 import type { Rule, VifEnd } from '../../src/forwarder/distribution-table.js';
-import type { Flow } from '../../src/forwarder/flow-table.js';
+import type { FlowEnds } from '../../src/forwarder/flow-table.js';
 import { QuietSets } from '../../src/forwarder/quiet-sets.js';
 import { parseProtocolAddress } from '../../src/packet/protocol-address.js';
 import { makePeer, makeRule } from '../support/fake-peer.js';
@@ -9,7 +9,7 @@ import { until } from '../support/lab.js';
 import { keepLog } from '../support/log.js';
 import { connectVeth, Netns, withoutRoot } from '../support/netns.js';
 
-const vif: VifEnd = { id: 1, kind: 'tap', stamp: 0 };
+const vif: VifEnd = { id: 1, kind: 'tap', stamp: 0, wayBack: null };
 const { peer } = makePeer();
 const rule = (text: string): Rule => makeRule(peer, text, { vif });
 const wayBack = (): Rule => makeRule(peer, '*', { vif, mode: 'flow' });
@@ -85,24 +85,22 @@ t.test('each kind of rule and flow has its set', { skip: withoutRoot }, async (t
   t.equal(elements('protocols6'), '"eth0".fd09::1.89');
   for (const text of ['icmp', 'icmp6', '*', 'arp']) sets.ruleAdded(rule(text));
   t.equal(elements('protocols'), '"eth0".89', 'ICMP and packet sockets are copies only');
-  const flow = (protocol: number, hex: string): Flow => ({
-    rule: way,
-    protocol,
-    localPort: 1000,
-    remotePort: 2000,
-    addresses: Buffer.from(hex, 'hex'),
-    hash: 0,
-    state: 0,
-    expires: 0,
-    next: null,
+  const ends = (protocol: number, local: string, remote: string): FlowEnds => ({
+    ruleOf: () => way,
+    protocol: () => protocol,
+    localPort: () => 1000,
+    remotePort: () => 2000,
+    copyLocal: () => Buffer.from(local, 'hex'),
+    copyRemote: () => Buffer.from(remote, 'hex'),
   });
-  const six = `fd09${'00'.repeat(13)}01fd09${'00'.repeat(13)}02`;
-  const flows = [flow(6, '0a0900010a090002'), flow(6, six), flow(89, '0a0900010a090002'), flow(1, '0a0900010a090002')];
-  for (const one of flows) sets.flowChanged(one, true);
+  const six = (last: string): string => `fd09${'00'.repeat(13)}${last}`;
+  const flows = [6, 89, 1].map((protocol) => ends(protocol, '0a090001', '0a090002'));
+  flows.push(ends(6, six('01'), six('02')));
+  for (const one of flows) sets.flowChanged(one, 0, true);
   t.equal(elements('flows4'), '10.9.0.1.10.9.0.2.6.1000.2000');
   t.equal(elements('flows6'), 'fd09::1.fd09::2.6.1000.2000');
   t.equal(elements('pairs4'), '10.9.0.1.10.9.0.2.89');
-  for (const one of flows) sets.flowChanged(one, false);
+  for (const one of flows) sets.flowChanged(one, 0, false);
   t.same([elements('flows4'), elements('flows6'), elements('pairs4')], ['', '', '']);
 });
 

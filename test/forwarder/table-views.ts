@@ -27,6 +27,7 @@ function makeViews(): Views {
     distribution,
     reception,
     interfaces: { find: () => undefined, flowRows: () => [], statistics: () => Promise.resolve([]) },
+    vips: { converted: async () => () => undefined, rows: async (table) => [[table]] },
     lost: new Counters(),
     checkUse: (peer: Peer, name: string) => {
       throw new FwdfsError('not-permitted', `${peer.identity} may not use ${name}`);

@@ -41,6 +41,10 @@ class Bench {
   readonly told: string[][] = [];
   /** What telling the kernel comes to. */
   quieten: () => Promise<void> = () => Promise.resolve();
+  /** Rules of virtual IP addresses that came and went. */
+  readonly converted: string[] = [];
+  /** What converting comes to. */
+  convert: () => Promise<void> = () => Promise.resolve();
   private lastUp = 0;
 
   constructor(permissions = EVERYTHING) {
@@ -70,6 +74,13 @@ class Bench {
           this.told.push(this.distribution.claims().map((rule) => `${rule.interface}:${rule.protocol.text}`));
           return this.quieten();
         },
+      },
+      vips: {
+        ruleAdded: async (rule) => {
+          await this.convert();
+          this.converted.push(`+ ${rule.protocol.text}`);
+        },
+        ruleRemoved: (rule) => this.converted.push(`- ${rule.protocol.text}`),
       },
       log: this.log,
     });
@@ -102,10 +113,10 @@ class Bench {
   }
 
   get rules(): string[] {
-    return this.distribution
-      .rows(() => true)
-      .map((row) => [row[1], row[4], row[10]].join(' '))
-      .sort();
+    return Array.from(
+      this.distribution.rules(),
+      ({ protocol, peer, mode }) => `${protocol.text} ${peer.identity} ${mode}`,
+    ).sort();
   }
 }
 

@@ -40,6 +40,7 @@ export function makeRule(peer: Peer, text: string, more: Partial<Rule> = {}): Ru
     frames: 0,
     bytes: 0,
     dropped: 0,
+    droppedSuspended: 0,
     ...more,
   };
 }
