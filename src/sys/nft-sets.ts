@@ -64,6 +64,12 @@ export function portPart(port: number): Buffer {
   return Buffer.from([port >> 8, port & 0xff]);
 }
 
+function element(key: Buffer, data?: Buffer): Buffer {
+  const parts = [nested(NFTA_SET_ELEM_KEY, attribute(NFTA_DATA_VALUE, key))];
+  if (data !== undefined) parts.push(nested(NFTA_SET_ELEM_DATA, attribute(NFTA_DATA_VALUE, data)));
+  return nested(NFTA_LIST_ELEM, Buffer.concat(parts));
+}
+
 /** Elements of sets in a table that exists; each call is one transaction. */
 export class NftSets {
   private readonly family: SetFamily;
@@ -83,13 +89,13 @@ export class NftSets {
    * @param data of a map's element, as the kernel has it @throws SystemError, ENOENT where there is no such set
    */
   add(set: string, key: Buffer, data?: Buffer): void {
-    this.change(NFT_MSG_NEWSETELEM, NLM_F.CREATE, set, [key], data);
+    this.change(NFT_MSG_NEWSETELEM, NLM_F.CREATE, set, [element(key, data)]);
   }
 
   /** No error if it, or the set, is not there. @throws SystemError */
   remove(set: string, key: Buffer): void {
     try {
-      this.change(NFT_MSG_DELSETELEM, 0, set, [key]);
+      this.change(NFT_MSG_DELSETELEM, 0, set, [element(key)]);
     } catch (error) {
       if (!(error instanceof SystemError) || error.errno !== constants.errno.ENOENT) throw error;
     }
@@ -98,16 +104,12 @@ export class NftSets {
   /** Many at once, ELEMENTS_PER_CHANGE in a transaction. @throws as add */
   addAll(set: string, keys: readonly Buffer[]): void {
     for (let at = 0; at < keys.length; at += ELEMENTS_PER_CHANGE) {
-      this.change(NFT_MSG_NEWSETELEM, NLM_F.CREATE, set, keys.slice(at, at + ELEMENTS_PER_CHANGE));
+      const elements = keys.slice(at, at + ELEMENTS_PER_CHANGE).map((key) => element(key));
+      this.change(NFT_MSG_NEWSETELEM, NLM_F.CREATE, set, elements);
     }
   }
 
-  /** @param data of a map's elements, the same for all */
-  private change(type: number, flags: number, set: string, keys: readonly Buffer[], data?: Buffer): void {
-    const value = data === undefined ? [] : [nested(NFTA_SET_ELEM_DATA, attribute(NFTA_DATA_VALUE, data))];
-    const elements = keys.map((key) =>
-      nested(NFTA_LIST_ELEM, Buffer.concat([nested(NFTA_SET_ELEM_KEY, attribute(NFTA_DATA_VALUE, key)), ...value])),
-    );
+  private change(type: number, flags: number, set: string, elements: readonly Buffer[]): void {
     const body = Buffer.concat([
       nfgenmsg(FAMILIES[this.family], 0),
       text(NFTA_SET_ELEM_LIST_TABLE, this.table),
