@@ -5,9 +5,9 @@
  */
 import { isIP } from 'node:net';
 import { FwdfsError, SystemError } from '../base/errors.js';
-import type { Logger } from '../base/log.js';
-import { parseIpv4, parseIpv6 } from '../packet/ip-address.js';
-import { ARPHRD, type Link, LinkMonitor } from '../sys/links.js';
+import { formatIpAddress, parseIpv4, parseIpv6 } from '../packet/ip-address.js';
+import { formatMac } from '../packet/mac-address.js';
+import { ifNameToIndex } from '../sys/libc.js';
 import type { RouteAnswer, RouteRequests } from '../sys/route-requests.js';
 import type { ClientState } from '../tunnel/client.js';
 
@@ -30,48 +30,44 @@ export function vipLink(
   requests: RouteRequests,
   state: Pick<ClientState, 'localAddress' | 'remoteAddress'>,
   family: 4 | 6,
-  log: Logger,
 ): VipLink {
   const { remoteAddress } = state;
   const { ifindex, gateway, isLocal } = routeTo(requests, remoteAddress);
   if (isLocal) throw new FwdfsError('not-on-link', 'the forwarder is on this host');
   if (gateway !== null) throw new FwdfsError('not-on-link', `the forwarder at ${remoteAddress} is behind a gateway`);
-  const link = linkOf(ifindex, log);
-  if (link?.type !== ARPHRD.ETHER) throw new FwdfsError('not-on-link', `${remoteAddress} is not on an Ethernet link`);
-  const address = ownAddress(link, state, family);
-  if (address === undefined) throw new FwdfsError('not-on-link', `${link.name} has no IPv${family} address`);
-  return { ifindex, device: link.name, address, mac: link.address };
+  const device = requests.device(ifindex);
+  const mac = device?.mac ?? null;
+  if (device === null || mac === null) throw new FwdfsError('not-on-link', `${remoteAddress} is on no Ethernet link`);
+  const address = ownAddress(requests, ifindex, state, family);
+  if (address === undefined) throw new FwdfsError('not-on-link', `${device.name} has no IPv${family} address`);
+  return { ifindex, device: device.name, address, mac: formatMac(mac) };
 }
 
 function routeTo(requests: RouteRequests, remoteAddress: string): RouteAnswer {
-  const zone = remoteAddress.indexOf('%');
-  const bytes = parseIpv4(remoteAddress) ?? parseIpv6(zone < 0 ? remoteAddress : remoteAddress.slice(0, zone));
+  const [text = '', zone = ''] = remoteAddress.split('%');
+  const bytes = parseIpv4(text) ?? parseIpv6(text);
   if (bytes === null) throw new FwdfsError('not-on-link', 'the forwarder is reached by no IP address');
   try {
-    return requests.routeTo(bytes, 0);
+    return requests.routeTo(bytes, 0, zone === '' ? 0 : ifNameToIndex(zone));
   } catch (error) {
     if (!(error instanceof SystemError)) throw error;
     throw new FwdfsError('not-on-link', `there is no route to ${remoteAddress}`, { cause: error });
   }
 }
 
-function linkOf(ifindex: number, log: Logger): Link | undefined {
-  const monitor = new LinkMonitor(log);
-  try {
-    monitor.start();
-    return monitor.links().get(ifindex);
-  } finally {
-    monitor.close();
-  }
-}
-
-/** That of the connection if it is of the family; else an IPv4 address of the link, or its link-local IPv6 address. */
+/** That of the connection if it is of the family; else an IPv4 address of the device, or its link-local IPv6 address. */
 function ownAddress(
-  link: Link,
+  requests: RouteRequests,
+  ifindex: number,
   { localAddress }: Pick<ClientState, 'localAddress'>,
   family: 4 | 6,
 ): string | undefined {
   if (isIP(localAddress) === family && !localAddress.includes('%')) return localAddress;
-  const prefixes = family === 4 ? link.inet : link.inet6.filter((prefix) => prefix.startsWith('fe80:'));
-  return prefixes[0]?.split('/')[0];
+  const addresses = requests.addresses(ifindex).map(({ address }) => address);
+  const found = addresses.find((one) => (family === 4 ? one.length === 4 : isLinkLocal(one)));
+  return found === undefined ? undefined : formatIpAddress(found, 0, found.length);
+}
+
+function isLinkLocal(address: Buffer): boolean {
+  return address.length === 16 && (address.readUInt16BE(0) & 0xffc0) === 0xfe80;
 }

@@ -36,7 +36,7 @@ async function sweep(log: Logger): Promise<void> {
     };
     for (const table of await listTables()) add(vipOfTable(table.family, table.name), table);
     for (const { from, table } of requests.rules()) if (isInRange(VIP_TABLES, table)) add(textOf(from));
-    for (const address of requests.hostAddresses(ifNameToIndex('lo'))) add(textOf(address));
+    for (const { address, isOurs } of requests.addresses(ifNameToIndex('lo'))) if (isOurs) add(textOf(address));
     for (const [vip, found] of tables) await sweepOne(requests, vip, found, log);
   } finally {
     requests.close();

@@ -95,8 +95,8 @@ export class Vip implements RuleOwner, ConversionEnd {
 
   /** Asks the forwarder to convert, with the sender address that it had, if it had one. */
   private async register(): Promise<void> {
-    const { address, link, log } = this.options;
-    const place = vipLink(this.kernel.requests, link.state, this.family, log);
+    const { address, link } = this.options;
+    const place = vipLink(this.kernel.requests, link.state, this.family);
     const fields = { vip: address, nextHop: place.address, link: place.mac };
     const senders = this.senders();
     const { registration } = this;

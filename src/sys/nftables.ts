@@ -97,15 +97,10 @@ export interface MapElement {
 
 /** The maps of a table with their elements, as the kernel has them; none where there is no such table. @throws as applyRuleset */
 export async function listMaps(family: string, table: string): Promise<Map<string, MapElement[]>> {
-  try {
-    const said = JSON.parse(await nft(['-j', 'list', 'table', family, table], '')) as {
-      nftables: { map?: MapListing }[];
-    };
-    return new Map(said.nftables.flatMap(({ map }) => (map === undefined ? [] : [[map.name, elementsOf(map)]])));
-  } catch (error) {
-    if (error instanceof SystemError && error.errno === E.ENOENT) return new Map();
-    throw error;
-  }
+  const said = JSON.parse((await listTable(family, table)) ?? '{"nftables":[]}') as {
+    nftables: { map?: MapListing }[];
+  };
+  return new Map(said.nftables.flatMap(({ map }) => (map === undefined ? [] : [[map.name, elementsOf(map)]])));
 }
 
 function elementsOf({ elem = [] }: MapListing): MapElement[] {

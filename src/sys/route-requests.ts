@@ -47,6 +47,12 @@ export interface InterfaceAddress {
   readonly prefixLength: number;
 }
 
+export interface LinkAddress {
+  readonly address: Buffer;
+  /** By `addHostAddress`; false too where the kernel has no place for the protocol number, before 5.18. */
+  readonly isOurs: boolean;
+}
+
 export interface RouteSpec {
   readonly family: Family;
   /** The network, null: default. */
@@ -189,15 +195,16 @@ export class RouteRequests {
     this.netlink.request(RTM.NEWADDR, NLM_F.CREATE | NLM_F.EXCL, body);
   }
 
-  /** Addresses of a link that `addHostAddress` gave it. @throws SystemError */
-  hostAddresses(ifindex: number): Buffer[] {
-    let found: Buffer[] = [];
+  /** Addresses of a link. @throws SystemError */
+  addresses(ifindex: number): LinkAddress[] {
+    let found: LinkAddress[] = [];
     const take = ({ type, body }: NetlinkMessage): void => {
       const header = type === RTM.NEWADDR ? decode(IFADDRMSG, body) : null;
       if (header === null || header.index !== ifindex) return;
       const known = attributes(body, IFADDRMSG.bytes);
       const address = known.get(IFA.LOCAL) ?? known.get(IFA.ADDRESS);
-      if (address !== undefined && known.get(IFA.PROTO)?.[0] === ROUTE_PROTOCOL) found.push(Buffer.from(address));
+      if (address === undefined) return;
+      found.push({ address: Buffer.from(address), isOurs: known.get(IFA.PROTO)?.[0] === ROUTE_PROTOCOL });
     };
     this.netlink.query(RTM.GETADDR, NLM_F.DUMP, encode(IFADDRMSG, { family: AF_UNSPEC }), take, () => {
       found = [];

@@ -6,7 +6,7 @@ import { everything } from '../support/mirror.js';
 import { withoutRoot } from '../support/netns.js';
 import { until } from '../support/lab.js';
 import { SocketProcess } from '../support/sockets.js';
-import { VipLab } from '../support/vip-control-lab.js';
+import { VipControlLab } from '../support/vip-control-lab.js';
 
 const options = { skip: withoutRoot };
 
@@ -38,13 +38,13 @@ def udp(address, port, size=5, seconds=5):
         return len(s.recv(60000))`;
 
 /** Defines functions of several lines. */
-async function define({ server, user }: VipLab): Promise<void> {
+async function define({ server, user }: VipControlLab): Promise<void> {
   await server.run(`exec(${JSON.stringify(SERVE)}, globals())`);
   await user.run(`exec(${JSON.stringify(ASK)}, globals())`);
 }
 
-async function setUp(t: Parameters<typeof VipLab.start>[0]): Promise<VipLab> {
-  const lab = await VipLab.start(t);
+async function setUp(t: Parameters<typeof VipControlLab.start>[0]): Promise<VipControlLab> {
+  const lab = await VipControlLab.start(t);
   await define(lab);
   return lab;
 }

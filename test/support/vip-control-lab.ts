@@ -20,7 +20,7 @@ import { keepLog } from './log.js';
 import { connectVeth, Netns } from './netns.js';
 import { SocketProcess } from './sockets.js';
 
-export class VipLab {
+export class VipControlLab {
   readonly client = new Netns('-vc-cli');
   readonly fwd = new Netns('-vc-fwd');
   readonly ctl = new Netns('-vc-ctl');
@@ -34,8 +34,8 @@ export class VipLab {
   user!: SocketProcess;
 
   /** The thread stays in the control device's namespace until the test is over. */
-  static async start(t: Test): Promise<VipLab> {
-    const lab = new VipLab();
+  static async start(t: Test): Promise<VipControlLab> {
+    const lab = new VipControlLab();
     t.teardown(() => {
       for (const netns of [lab.client, lab.fwd, lab.ctl]) netns.remove();
     });
