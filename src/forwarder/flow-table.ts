@@ -191,13 +191,18 @@ export class FlowTable extends FlowStore {
    * The control device of this vif is lost, and so is what came through the rules that `given` says (null: what it began
    * itself): TCP that lives is reset, datagrams are homeless. Of other protocols there is no flow any more: who gets their
    * next packet answers that it knows nothing of it.
-   * @param reset called for each that needs an RST; the table is not to be changed by it
+   * @param given asked once for each rule @param reset called for each that needs an RST; the table is not to be changed by it
    */
   lose(wayBack: Rule, given: (through: Rule | null) => boolean, reset: (flow: number) => void): void {
     const { flows, rules } = this;
     const now = this.clock();
+    const known = new Map<Rule | null, boolean>();
     for (let flow = 0; flow < flows.end; flow++) {
-      if (!flows.isUsed(flow) || this.ruleOf(flow) !== wayBack || !given(rules.through(flow))) continue;
+      if (!flows.isUsed(flow) || this.ruleOf(flow) !== wayBack) continue;
+      const through = rules.through(flow);
+      let isGiven = known.get(through);
+      if (isGiven === undefined) known.set(through, (isGiven = given(through)));
+      if (!isGiven) continue;
       const state = flows.state(flow);
       if (isDatagram(this.protocol(flow))) this.makeHomeless(flow);
       else if (this.protocol(flow) !== IPPROTO_TCP) this.remove(flow);
@@ -221,14 +226,6 @@ export class FlowTable extends FlowStore {
     if (flows.size > 0) return;
     flows.shrink();
     this.rules.shrink();
-  }
-
-  /** The vif with this way back is gone. */
-  removeOf(wayBack: Rule): void {
-    const { flows } = this;
-    for (let flow = 0; flow < flows.end; flow++) {
-      if (flows.isUsed(flow) && this.ruleOf(flow) === wayBack) this.remove(flow);
-    }
   }
 
   private coverOf(view: FrameView, frame: Buffer, { vif }: Rule): Rule | null {

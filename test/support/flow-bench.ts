@@ -1,4 +1,5 @@
 /** A flow table with a clock and rules of a test's own, and two virtual IFs of two control devices. */
+import { FLOW_SWEEP_STEPS, FLOW_TCP_MS } from '../../src/base/limits.js';
 import { InterfaceRules, type Rule, type VifEnd } from '../../src/forwarder/distribution-table.js';
 import { FlowTable } from '../../src/forwarder/flow-table.js';
 import { FrameView } from '../../src/packet/headers.js';
@@ -75,6 +76,17 @@ export class FlowBench {
   /** Whether the first flow may be quiet for this long. */
   livesFor(ms: number): boolean {
     return this.rows[0]?.split(' ')[4] === String(ms / 1000);
+  }
+
+  /** A look at every flow. */
+  sweep(): void {
+    for (let i = 0; i < FLOW_SWEEP_STEPS; i += 1) this.table.sweep();
+  }
+
+  /** So late that no flow is left. */
+  expire(): void {
+    this.now += FLOW_TCP_MS;
+    this.sweep();
   }
 
   takeChanges(): string[] {

@@ -1,5 +1,4 @@
 /** One life of a flow table and its slow twin: both are told what happens, at random, and asked what they make of it. */
-import { FLOW_SWEEP_STEPS } from '../../src/base/limits.js';
 import type { Rule } from '../../src/forwarder/distribution-table.js';
 import { SENT } from '../../src/forwarder/flow-table.js';
 import { ipv4, tcp, udp } from '../vectors/packet-frames.js';
@@ -108,15 +107,10 @@ export class FlowLife {
       wayBack.peer.active = !wayBack.peer.active;
       return ['a control device comes or goes', undefined, undefined];
     }
-    if (event < 94) {
-      const wayBack = this.wayBack();
-      bench.table.removeOf(wayBack);
-      return ['a vif is removed', undefined, twin.removeOf(wayBack)];
-    }
     bench.now += this.pick([1, 1000, 9_999, 30_000, 60_000, 120_000]);
     twin.now = bench.now;
     if (event < 97) return ['time', undefined, undefined];
-    for (let i = 0; i < FLOW_SWEEP_STEPS; i += 1) bench.table.sweep();
+    bench.sweep();
     return ['sweep', undefined, twin.sweep()];
   }
 

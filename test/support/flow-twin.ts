@@ -199,10 +199,6 @@ export class FlowTwin {
     return reset.sort();
   }
 
-  removeOf(wayBack: Rule): void {
-    for (const [key, flow] of this.flows) if (flow.wayBack === wayBack) this.flows.delete(key);
-  }
-
   sweep(): void {
     for (const [key, flow] of this.flows) if (flow.expires <= this.now) this.flows.delete(key);
   }
