@@ -178,7 +178,8 @@ export class VifRules {
       return;
     }
     if (!owner.isKnown) {
-      wanted.state = 'waiting';
+      // One that was refused shows why until it is asked for again.
+      if (wanted.state !== 'refused') wanted.state = 'waiting';
       return;
     }
     wanted.state = 'asked';
