@@ -80,6 +80,8 @@ export const FRAGMENT_TIME_MS = 30_000;
 export const VIF_RETRY_MS = 5000;
 /** Virtual IFs of one control device. */
 export const MAX_VIFS = 256;
+/** Virtual IP addresses of one control device. */
+export const MAX_VIPS = 64;
 /** Flows of virtual IFs at one interface. */
 export const MAX_FLOWS_PER_INTERFACE = 1_048_576;
 /** How long a flow may be quiet: TCP that was not answered, TCP, after a FIN, after an RST. */

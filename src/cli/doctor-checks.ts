@@ -212,6 +212,9 @@ export const CHECKS: readonly Check[] = [
   tool('lsof', 'tests', 'for the tests', 'lsof', '-v'),
   tool('xxd', 'tests', 'for the tests', 'xxd', '-v'),
   tool('nginx', 'tests', 'for the tests', 'nginx-light', '-v'),
+  tool('haproxy', 'tests', 'for the benches', 'haproxy', '-v'),
+  // It has no option that ends with 0.
+  { name: 'wrk', need: 'tests', why: 'for the benches', package: 'wrk', probe: runs('sh', '-c', 'command -v wrk') },
   tool('dnsmasq', 'tests', 'for the tests', 'dnsmasq-base', '--version'),
   tool('bird', 'tests', 'for the tests', 'bird2', '--version'),
   tool('lldpd', 'tests', 'for the tests', 'lldpd', '-v'),

@@ -5,6 +5,7 @@
 import { Command, CommanderError, Option } from 'commander';
 import { addDemoCommand } from './demo-command.js';
 import { addDoctorCommand } from './doctor-command.js';
+import { addDrainCommand } from './drain-command.js';
 import { EXIT_USAGE, guardOutput, usageLine } from './exit.js';
 import { addExecCommand } from './exec-command.js';
 import { addForwarderCommand } from './forwarder-command.js';
@@ -15,6 +16,7 @@ import { addStatCommand } from './stat-command.js';
 import { addRulesCommand, addTablesCommand } from './tables-command.js';
 import { addUmountCommand } from './umount-command.js';
 import { addVifCommand } from './vif-command.js';
+import { addVipCommand } from './vip-command.js';
 import { packageVersion } from './version.js';
 
 const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
@@ -29,6 +31,8 @@ const COMMANDS = [
   addRulesCommand,
   addRuleCommand,
   addVifCommand,
+  addVipCommand,
+  addDrainCommand,
   addExecCommand,
   addDoctorCommand,
   addDemoCommand,

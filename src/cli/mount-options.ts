@@ -3,6 +3,7 @@
  */
 import { resolve } from 'node:path';
 import { FwdfsError } from '../base/errors.js';
+import { MAX_WEIGHT } from '../base/limits.js';
 import { ON_DISCONNECT, type OnDisconnect } from '../control/on-disconnect.js';
 import { type BackendName, BACKENDS } from '../fusefs/backend.js';
 
@@ -42,6 +43,10 @@ export const MOUNT_OPTIONS = {
   on_disconnect: {
     value: 'WHAT',
     what: 'wait: open files go on when the connection is back; error: they end, ENETDOWN (default: wait)',
+  },
+  weight: {
+    value: 'N',
+    what: `share of new flows against those of other control devices, 1 to ${MAX_WEIGHT} (default: 1)`,
   },
   fuse_backend: { value: 'NAME', what: `${BACKENDS.join(' or ')}, which lacks poll and more (default: own)` },
   log_file: { value: 'FILE', what: 'append the log to it (default: stderr with -f, else none)' },
@@ -119,6 +124,15 @@ export function mountOptionsHelp(): string {
     return `  ${left.padEnd(18)} ${what}`;
   });
   return `\nMount options:\n${lines.join('\n')}`;
+}
+
+/** Undefined without the option. */
+export function weightOption({ weight }: MountOptionValues): number | undefined {
+  if (weight === undefined) return undefined;
+  if (!/^[1-9]\d{0,2}$/.test(weight) || Number(weight) > MAX_WEIGHT) {
+    throw new FwdfsError('bad-option', `mount option weight=${weight} is no number from 1 to ${MAX_WEIGHT}`);
+  }
+  return Number(weight);
 }
 
 /** Permission bits, as umask(1) writes them. */

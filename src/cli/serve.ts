@@ -27,6 +27,7 @@ import {
   idOption,
   type MountOptionValues,
   umaskOption,
+  weightOption,
 } from './mount-options.js';
 import { linkTarget, mountAt, pulseOf, silent } from './mounts.js';
 import { packageVersion } from './version.js';
@@ -178,6 +179,7 @@ export async function serve({
     name: control,
     version: packageVersion(),
     onDisconnect: disconnectOption(values),
+    weight: weightOption(values) ?? config.weight,
     complete: (forwarder) => complete(forwarder, values),
     log,
   });
@@ -210,6 +212,7 @@ export async function serve({
     server.onEnd = () => void end();
     onStopSignal(() => void server.unmount().then(end));
     await device.vifs.sweep();
+    await device.vips.sweep();
     for (const [name, forwarder] of config.forwarders) {
       const reached =
         forwarder.kind === 'local'
@@ -220,6 +223,10 @@ export async function serve({
     for (const { forwarder, request } of config.vifs) {
       const link = links.find(({ name }) => name === forwarder);
       if (link !== undefined) device.vifs.configure(link, request);
+    }
+    for (const { forwarder, request } of config.vips) {
+      const link = links.find(({ name }) => name === forwarder);
+      if (link !== undefined) device.vips.configure(link, request);
     }
     await Promise.race([abandoned, device.settled(), new Promise((resolve) => setTimeout(resolve, SETTLE_MS))]);
   } catch (error) {

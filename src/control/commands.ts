@@ -4,13 +4,13 @@
  *     rule add NAME       a rule without an open file: NAME as a symbol's, without framing
  *     rule remove NAME    takes it back
  *     vif …               virtual IFs: vif-commands.ts
+ *     drain [IF] [off]    no new flows of balanced rules, of one interface or of all; `off`: again
  */
 import { FwdfsError } from '../base/errors.js';
 import type { Opener } from '../fusefs/command-file.js';
 import { parseSymbolName, type SymbolName } from '../packet/symbol-name.js';
 import type { ForwarderLink } from './forwarder-link.js';
 import { ruleName, type UpTunnel } from './up-tunnel.js';
-import type { VifCommands } from './vif-commands.js';
 
 interface HandRule {
   readonly ready: Promise<UpTunnel>;
@@ -18,24 +18,29 @@ interface HandRule {
   tunnel: UpTunnel | null;
 }
 
+/** The commands that begin with one word. */
+export interface CommandGroup {
+  /** @param words after the first */
+  run(words: readonly string[], opener: Opener): Promise<void>;
+}
+
 /** `.ctl` of a forwarder: the first word says whose command it is. */
 export class ForwarderCommands {
-  private readonly rules: RuleCommands;
-  private readonly vifs: Pick<VifCommands, 'run'>;
+  private readonly groups: ReadonlyMap<string, CommandGroup>;
 
-  constructor(rules: RuleCommands, vifs: Pick<VifCommands, 'run'>) {
-    this.rules = rules;
-    this.vifs = vifs;
+  /** @param groups by their first word */
+  constructor(groups: Readonly<Record<string, CommandGroup>>) {
+    this.groups = new Map(Object.entries(groups));
   }
 
   /** Carries out one line written to the `.ctl` of the forwarder. */
   async run(command: string, opener: Opener): Promise<void> {
     const words = command.trim().split(/\s+/);
     const [object, ...rest] = words;
-    if (object === '') return;
-    if (object === 'rule') await this.rules.run(rest);
-    else if (object === 'vif') await this.vifs.run(rest, opener);
-    else throw new FwdfsError('bad-command', JSON.stringify(command));
+    if (object === undefined || object === '') return;
+    const group = this.groups.get(object);
+    if (group === undefined) throw new FwdfsError('bad-command', JSON.stringify(command));
+    await group.run(rest, opener);
   }
 }
 
@@ -81,5 +86,23 @@ export class RuleCommands {
     if (held === undefined) throw new FwdfsError('no-such-name', `no rule ${this.link.name}/${key} was added by hand`);
     this.rules.delete(key);
     this.link.releaseUp(await held.ready);
+  }
+}
+
+export class DrainCommands {
+  private readonly link: ForwarderLink;
+
+  constructor(link: ForwarderLink) {
+    this.link = link;
+  }
+
+  /** @param words after `drain` */
+  async run(words: readonly string[]): Promise<void> {
+    const isOff = words.at(-1) === 'off';
+    const [name, ...more] = isOff ? words.slice(0, -1) : words;
+    if (more.length > 0) throw new FwdfsError('bad-command', `drain ${words.join(' ')}`);
+    // The forwarder may have lost one that is to take flows again.
+    if (name !== undefined && !isOff) this.link.interfaceOf(name);
+    await this.link.drains.set(name, !isOff);
   }
 }

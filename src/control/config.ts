@@ -4,14 +4,18 @@
  * The schema is the one place where the fields stand, with their defaults. Paths are relative to the file, or to the working
  * directory. Errors name file and line (src/sys/config-file.ts).
  */
+import { isIP } from 'node:net';
 import { hostname } from 'node:os';
 import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
 import { describe, FwdfsError } from '../base/errors.js';
+import { MAX_WEIGHT } from '../base/limits.js';
 import { ANY_PROTOCOL, parseProtocolAddress, type ProtocolAddress } from '../packet/protocol-address.js';
 import { deviceName, isDeviceName, loadYaml } from '../sys/config-file.js';
 import { VIF_KINDS } from '../tunnel/messages.js';
 import type { VifRequest } from './vifs.js';
+import { vipRequest } from './vip-commands.js';
+import type { VipRequest } from './vips.js';
 
 /** PEM files, absolute paths; null: none. Certificate and key come together. */
 export interface ClientTlsFiles {
@@ -47,11 +51,20 @@ export interface ConfiguredVif {
   readonly request: VifRequest;
 }
 
+/** A virtual IP address that is to be there whenever its forwarder is. */
+export interface ConfiguredVip {
+  readonly forwarder: string;
+  readonly request: VipRequest;
+}
+
 export interface ControlConfig {
   /** Default: the host's name. */
   readonly name: string;
+  /** Share of new flows against those of other control devices, 1 to MAX_WEIGHT. */
+  readonly weight: number;
   readonly forwarders: ReadonlyMap<string, ForwarderSource>;
   readonly vifs: readonly ConfiguredVif[];
+  readonly vips: readonly ConfiguredVip[];
 }
 
 const URL_FORM = 'expected ws://HOST[:PORT], wss://HOST[:PORT] or ws+unix:/PATH';
@@ -73,8 +86,16 @@ function exposed(text: string, context: { addIssue(text: string): void }): Proto
   }
 }
 
+function isVipPath(text: string): boolean {
+  const [forwarder = '', address = '', ...more] = text.split('/');
+  return forwarder !== '' && isIP(address) !== 0 && more.length === 0;
+}
+
+const WEIGHT_FORM = `expected a number from 1 to ${MAX_WEIGHT}`;
+
 const SCHEMA = z.strictObject({
   name: deviceName.optional(),
+  weight: z.int().min(1, WEIGHT_FORM).max(MAX_WEIGHT, WEIGHT_FORM).default(1),
   forwarders: z
     .record(
       deviceName,
@@ -112,6 +133,20 @@ const SCHEMA = z.strictObject({
       }),
     )
     .default([]),
+  vips: z
+    .array(
+      z
+        .strictObject({
+          address: z.string().refine(isVipPath, 'expected FORWARDER/ADDRESS'),
+          sender: z.string().refine(isIP, 'expected an IPv4 or IPv6 address').optional(),
+          expose: z.array(z.string().transform(exposed)).optional(),
+        })
+        .refine(
+          ({ address, sender }) => sender === undefined || sender.includes(':') === address.includes(':'),
+          'expected address and sender of one family',
+        ),
+    )
+    .default([]),
 });
 
 /** @throws FwdfsError bad-config: `FILE:LINE: expected …` */
@@ -146,10 +181,19 @@ export function loadControlConfig(file: string): ControlConfig {
       },
     };
   });
-  const stranger = vifs.find(({ forwarder }) => !forwarders.has(forwarder));
-  if (stranger !== undefined)
-    throw new FwdfsError('bad-config', `${file}: vifs: there is no forwarder ${stranger.forwarder}`);
-  return { name: fields.name ?? defaultControlName(), forwarders, vifs };
+  const vips = fields.vips.map(({ address: path, sender, expose }) => {
+    const slash = path.indexOf('/');
+    return {
+      forwarder: path.slice(0, slash),
+      request: vipRequest(path.slice(slash + 1), sender ?? null, expose ?? null),
+    };
+  });
+  for (const [what, list] of Object.entries({ vifs, vips })) {
+    const stranger = list.find(({ forwarder }) => !forwarders.has(forwarder));
+    if (stranger === undefined) continue;
+    throw new FwdfsError('bad-config', `${file}: ${what}: there is no forwarder ${stranger.forwarder}`);
+  }
+  return { name: fields.name ?? defaultControlName(), weight: fields.weight, forwarders, vifs, vips };
 }
 
 /** The short form, `NAME=URL[,NAME=URL…]`. @throws FwdfsError bad-source */
@@ -164,7 +208,7 @@ export function parseSource(text: string): ControlConfig {
     if (forwarders.has(name)) throw bad(part, 'expected every name once');
     forwarders.set(name, { kind: 'remote', url: canonical(url), token: null, tokenFile: null, tls: null });
   }
-  return { name: defaultControlName(), forwarders, vifs: [] };
+  return { name: defaultControlName(), weight: 1, forwarders, vifs: [], vips: [] };
 }
 
 /** Whether a SOURCE is the short form rather than a file; a file of such a name is reached as ./NAME=…. */

@@ -9,18 +9,20 @@ import type { Changes } from '../base/changes.js';
 import { errnoName, errnoOf, FwdfsError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import { CommandFile } from '../fusefs/command-file.js';
-import { TextFile } from '../fusefs/text-file.js';
+import { type Content, TextFile } from '../fusefs/text-file.js';
 import { type DirectoryNode, inoOf, type Node, staticDirectory } from '../fusefs/tree.js';
 import { PROTOCOL_VERSION } from '../tunnel/messages.js';
 import type { RemoteForwarder } from './config.js';
-import { ForwarderCommands, RuleCommands } from './commands.js';
+import { DrainCommands, ForwarderCommands, RuleCommands } from './commands.js';
 import { ForwarderDirectory } from './forwarder-directory.js';
 import { ForwarderLink } from './forwarder-link.js';
 import type { OnDisconnect } from './on-disconnect.js';
 import { parseSource } from './config.js';
+import { NamespaceSockets } from './namespace-sockets.js';
 import { VifCommands } from './vif-commands.js';
-import { VIF_RULES_COLUMNS } from './vif-rules.js';
-import { VIF_COLUMNS, Vifs } from './vifs.js';
+import { VIF_COLUMNS, VIF_RULES_COLUMNS, Vifs } from './vifs.js';
+import { VipCommands } from './vip-commands.js';
+import { VIP_COLUMNS, VIP_RECEPTION_COLUMNS, VIP_RULES_COLUMNS, VIP_TRANSMISSION_COLUMNS, Vips } from './vips.js';
 import { RECEPTION_COLUMNS, ReceptionTable, tableText, TRANSMISSION_COLUMNS, TransmissionTable } from './tables.js';
 
 /** The first line of a file. */
@@ -36,6 +38,8 @@ export interface ControlDeviceOptions {
   readonly name: string;
   readonly version: string;
   readonly onDisconnect?: OnDisconnect;
+  /** Share of new flows against those of other control devices; default: 1. */
+  readonly weight?: number;
   /** Adds what the mount's options say for all forwarders to one that `.ctl` names by its URL alone. */
   readonly complete?: (source: RemoteForwarder) => RemoteForwarder;
   readonly log: Logger;
@@ -45,6 +49,7 @@ export class ControlDevice {
   readonly reception = new ReceptionTable();
   readonly transmission = new TransmissionTable();
   readonly vifs: Vifs;
+  readonly vips: Vips;
   private readonly options: ControlDeviceOptions;
   private readonly links = new Map<string, ForwarderLink>();
   private readonly directories = new Map<string, ForwarderDirectory>();
@@ -53,7 +58,10 @@ export class ControlDevice {
 
   constructor(options: ControlDeviceOptions) {
     this.options = options;
-    this.vifs = new Vifs({ control: options.name, reception: this.reception, log: options.log });
+    const { log, name: control } = options;
+    const sockets = new NamespaceSockets(log);
+    this.vifs = new Vifs({ control, reception: this.reception, sockets, log });
+    this.vips = new Vips({ control, sockets, addresses: this.vifs.addresses, log });
     this.fixed = new Map<string, Node>([
       ['.tables', this.tables()],
       ['.ctl', new CommandFile(inoOf('/.ctl'), (command) => this.run(command))],
@@ -80,7 +88,10 @@ export class ControlDevice {
   private tables(): DirectoryNode {
     const reception = (): string => tableText(RECEPTION_COLUMNS, this.reception.rows());
     const transmission = (): string => tableText(TRANSMISSION_COLUMNS, this.transmission.rows());
-    const file = (name: string, content: () => string, { changes }: { changes: Changes }): [string, Node] => [
+    const vipReception = async (): Promise<string> => tableText(VIP_RECEPTION_COLUMNS, await this.vips.receptionRows());
+    const vipTransmission = async (): Promise<string> =>
+      tableText(VIP_TRANSMISSION_COLUMNS, await this.vips.transmissionRows());
+    const file = (name: string, content: Content, { changes }: { changes: Changes }): [string, Node] => [
       name,
       new TextFile(inoOf(`/.tables/${name}`), content, { changes }),
     ];
@@ -91,6 +102,10 @@ export class ControlDevice {
         file('transmission', transmission, this.transmission),
         file('vif', () => tableText(VIF_COLUMNS, this.vifs.rows()), this.vifs),
         file('vif_rules', () => tableText(VIF_RULES_COLUMNS, this.vifs.ruleRows()), this.vifs),
+        file('vip', () => tableText(VIP_COLUMNS, this.vips.rows()), this.vips),
+        file('vip_rules', () => tableText(VIP_RULES_COLUMNS, this.vips.ruleRows()), this.vips),
+        file('vip_reception', vipReception, this.vips),
+        file('vip_transmission', vipTransmission, this.vips),
       ]),
     );
   }
@@ -117,18 +132,25 @@ export class ControlDevice {
       reception: this.reception,
       transmission: this.transmission,
       ...(this.options.onDisconnect && { onDisconnect: this.options.onDisconnect }),
+      ...(this.options.weight !== undefined && { weight: this.options.weight }),
       log: this.options.log,
     });
     this.links.set(name, link);
     this.vifs.addresses.follow(link, source.url);
-    const vifs = new VifCommands(link, this.vifs, this.options.log);
-    this.directories.set(name, new ForwarderDirectory(link, new ForwarderCommands(new RuleCommands(link), vifs)));
+    const commands = new ForwarderCommands({
+      rule: new RuleCommands(link),
+      vif: new VifCommands(link, this.vifs, this.options.log),
+      vip: new VipCommands(link, this.vips, this.options.log),
+      drain: new DrainCommands(link),
+    });
+    this.directories.set(name, new ForwarderDirectory(link, commands));
     return link;
   }
 
   async removeForwarder(name: string): Promise<void> {
     const link = this.links.get(name);
     if (link === undefined) throw new FwdfsError('no-such-forwarder', name);
+    await this.vips.removeOf(link);
     await this.vifs.removeOf(link);
     this.vifs.addresses.forget(link);
     link.close('the forwarder was removed');
@@ -159,6 +181,7 @@ export class ControlDevice {
 
   /** Resolves when nothing of it is left in the kernel. */
   async close(): Promise<void> {
+    await this.vips.close();
     await this.vifs.close();
     for (const link of this.links.values()) link.close();
   }

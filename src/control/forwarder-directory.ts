@@ -18,7 +18,14 @@ import { SymbolFile, type SymbolUse } from './symbol-file.js';
 import { tableText } from './tables.js';
 
 /** The forwarder's tables that its directory shows. */
-export const FORWARDER_TABLES = ['distribution', 'reception', 'permission', 'flow'] as const;
+export const FORWARDER_TABLES = [
+  'distribution',
+  'reception',
+  'permission',
+  'flow',
+  'vip_distribution',
+  'vip_reception',
+] as const;
 
 /** IFF_RUNNING, IFF_LOWER_UP, IFF_DORMANT: netlink tells them among the flags, sysfs does not. */
 const OPERATIONAL_FLAGS = 0x40 | 0x10000 | 0x20000;
@@ -222,6 +229,7 @@ function stateText(link: ForwarderLink): string {
     ['round_trip_ms', state.roundTripMs.toFixed(3)],
     ['version', String(state.version)],
     ['resumed', String(state.resumedCount)],
+    ['draining', link.drains.text],
     ['last_error', state.lastError],
   ];
   return rows.map(([key, value]) => `${key}\t${value === '' ? '-' : value}\n`).join('');

@@ -28,7 +28,9 @@ import {
   type TunnelClientOptions,
 } from '../tunnel/client.js';
 import type { Answer, Attributes, Message, MessageArgs, Right } from '../tunnel/messages.js';
+import { Conversions } from './conversions.js';
 import type { DownTunnel, VifEnd } from './down-tunnel.js';
+import { Drains } from './drains.js';
 import { DownTunnels } from './down-tunnels.js';
 import { LinkChanges } from './link-changes.js';
 import type { OnDisconnect } from './on-disconnect.js';
@@ -37,12 +39,12 @@ import { RemoteTables } from './remote-tables.js';
 import { UpPath } from './up-path.js';
 import { UpRules } from './up-rules.js';
 import type { ReceptionTable, TransmissionTable } from './tables.js';
-import type { RuleKey, RuleVif, UpTunnel } from './up-tunnel.js';
+import type { RuleKey, RuleOwner, UpTunnel } from './up-tunnel.js';
 import type { GroupVerb } from './vif-groups.js';
 
 const { ENETDOWN } = constants.errno;
 
-export interface ForwarderLinkOptions extends Pick<TunnelClientOptions, 'url' | 'token' | 'tls' | 'log'> {
+export interface ForwarderLinkOptions extends Pick<TunnelClientOptions, 'url' | 'token' | 'tls' | 'weight' | 'log'> {
   /** The forwarder's name in the file tree. */
   readonly name: string;
   /** Name of this control device. */
@@ -58,6 +60,8 @@ export class ForwarderLink implements ClientHandler {
   readonly interfaces = new Map<string, RemoteInterface>();
   readonly changes = new LinkChanges();
   readonly tables: RemoteTables;
+  readonly drains: Drains;
+  readonly conversions: Conversions;
   private readonly options: ForwarderLinkOptions;
   private readonly log: Logger;
   private readonly client: TunnelClient;
@@ -80,6 +84,9 @@ export class ForwarderLink implements ClientHandler {
     });
     this.client = new TunnelClient({ ...options, name: options.control, handler: this });
     this.tables = new RemoteTables(this.client);
+    this.conversions = new Conversions(this.client, options.log);
+    this.drains = new Drains(this.client, options.log);
+    this.drains.changes.listen(() => this.changes.state.tell());
     this.downs = new DownTunnels({
       forwarder: options.name,
       client: this.client,
@@ -161,9 +168,14 @@ export class ForwarderLink implements ClientHandler {
     return this.downs.generate(this.interfaceOf(interfaceName).name, symbol, '*', vif);
   }
 
-  /** The forwarder has the tunnel of a virtual IF: the rules of its sockets can be set. */
-  vifFound(vif: RuleVif): void {
-    this.rules.vifFound(vif);
+  /** The forwarder knows a virtual IF or a virtual IP address: the rules of its sockets can be set. */
+  ownerFound(owner: RuleOwner): void {
+    this.rules.ownerFound(owner);
+  }
+
+  /** The forwarder took it away, and the rules of its sockets with it. */
+  ownerLost(owner: RuleOwner, error: FwdfsError): void {
+    this.rules.ownerLost(owner, error);
   }
 
   /** What the forwarder's kernel knows as a neighbour, or finds out. @returns its MAC address; '': it does not answer */
@@ -189,11 +201,13 @@ export class ForwarderLink implements ClientHandler {
     this.askAgain();
     if (connected.resumed) this.resume(connected);
     else this.beginAnew(connected.sameEpoch ? 'the session was not resumed in time' : 'the forwarder was restarted');
+    this.drains.askAgain();
     this.tellConnection();
   }
 
   private resume(connected: Connected): void {
     const sent = new Map(connected.upTunnels.map(({ tunnel, frames }) => [tunnel, frames]));
+    this.conversions.resume();
     this.rules.resume(sent);
     this.downs.resume(connected.tunnels, sent);
   }
@@ -201,6 +215,7 @@ export class ForwarderLink implements ClientHandler {
   /** A new session: rules and tunnels are asked for again, under new ids. */
   private beginAnew(reason: string): void {
     this.downs.loseAll(reason);
+    this.conversions.beginAnew();
     this.rules.beginAnew();
     this.downs.establishAll();
   }
@@ -215,6 +230,7 @@ export class ForwarderLink implements ClientHandler {
       this.rules.interfaceFound(fields.interface);
     } else if (type === 'table-change') this.changes.table(fields.table).tell();
     else if (type === 'transfer-withdrawal') this.rules.withdrawn(fields);
+    else if (type === 'address-conversion-withdrawal') this.conversions.withdrawn(fields);
   }
 
   private askAgain(): void {

@@ -83,6 +83,11 @@ export class LinkAddresses {
     };
   }
 
+  /** Whether a forwarder is reached at this address. */
+  has(address: string): boolean {
+    return this.all().has(address);
+  }
+
   /** Which of the interface's addresses a forwarder is reached at; undefined: none. */
   among({ inet, inet6 }: Attributes): string | undefined {
     const all = this.all();

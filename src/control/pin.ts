@@ -10,25 +10,24 @@
  * however the process ends. A table whose number nobody holds is swept at the next start of any control device.
  */
 import { constants } from 'node:os';
-import { describe, FwdfsError, SystemError } from '../base/errors.js';
+import { describe, SystemError } from '../base/errors.js';
 import { PIN_DELAY_MS } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import { formatIpAddress, parseIpv4, parseIpv6 } from '../packet/ip-address.js';
-import { holdName } from '../sys/name-lock.js';
 import { Netlink } from '../sys/netlink.js';
 import { readiness, type Source } from '../sys/readiness.js';
 import { type RouteAnswer, RouteRequests, type RouteSpec, type RuleSpec } from '../sys/route-requests.js';
 import { RTMGRP } from '../sys/rtnetlink.js';
+import { holdTable, isInRange, tryHoldTable } from './table-number.js';
 import { hasVifAlias } from './vif-alias.js';
 
-/** Tables of pins: this many from here on, one for each process that has any. */
-const PIN_TABLE_BASE = 7_430_000;
-const PIN_TABLES = 256;
+/** One for each process that has any. */
+const PIN_TABLES = { name: 'fwdfs pins', first: 7_430_000, count: 256 };
 const PIN_RULE_PRIORITY = 20_400;
 /** A bit that marks our own lookups. */
 const LOOKUP_MARK = 0x4000_0000;
 
-const { EADDRINUSE, EAGAIN } = constants.errno;
+const { EAGAIN } = constants.errno;
 
 interface Pin {
   readonly address: Buffer;
@@ -146,7 +145,7 @@ class PinKernel implements Source {
 
   constructor(onChange: () => void) {
     this.onChange = onChange;
-    [this.table, this.giveBack] = holdTable();
+    [this.table, this.giveBack] = holdTable(PIN_TABLES);
     flush(this.requests, this.table);
     this.fd = this.changes.fd;
     readiness.arm(this);
@@ -221,30 +220,12 @@ class PinKernel implements Source {
 export function sweepPins(requests: RouteRequests, log: Logger): void {
   const tables = new Set(requests.rules().map(({ table }) => table));
   for (const table of tables) {
-    if (table < PIN_TABLE_BASE || table >= PIN_TABLE_BASE + PIN_TABLES) continue;
-    const giveBack = tryHold(table);
+    if (!isInRange(PIN_TABLES, table)) continue;
+    const giveBack = tryHoldTable(PIN_TABLES, table);
     if (giveBack === null) continue;
     flush(requests, table);
     giveBack();
     log.info({ table }, 'swept the pins of a process that is gone');
-  }
-}
-
-/** The lowest table that no process holds. @throws FwdfsError too-many; SystemError */
-function holdTable(): [table: number, giveBack: () => void] {
-  for (let table = PIN_TABLE_BASE; table < PIN_TABLE_BASE + PIN_TABLES; table++) {
-    const giveBack = tryHold(table);
-    if (giveBack !== null) return [table, giveBack];
-  }
-  throw new FwdfsError('too-many', `${PIN_TABLES} control devices have pins here`);
-}
-
-function tryHold(table: number): (() => void) | null {
-  try {
-    return holdName(`fwdfs pins ${table}`);
-  } catch (error) {
-    if (error instanceof SystemError && error.errno === EADDRINUSE) return null;
-    throw error;
   }
 }
 

@@ -1,5 +1,6 @@
 /**
- * What a socket means at the forwarder: the protocol addresses of the rules that it wants of a virtual IF. Pure.
+ * What a socket means at the forwarder: the protocol addresses of the rules that it wants of a virtual IF, or of a virtual
+ * IP address. Pure.
  *
  *     stream     listening                             tcp:PORT, tcp:ADDR:PORT
  *     datagram   bound                                 udp:PORT, udp:ADDR:PORT, udp:GROUP:PORT
@@ -54,6 +55,23 @@ export function rulesOf(socket: WatchedSocket, vif: VifView): readonly ProtocolA
     case 'ping':
       return NONE;
   }
+}
+
+/**
+ * The rules that a socket wants of a virtual IP address: none, or one that names it. Of protocols with ports only, for
+ * those are converted; and where the socket is bound to any address, only if that is one of its family.
+ */
+export function rulesOfVip(socket: WatchedSocket, vip: Buffer): readonly ProtocolAddress[] {
+  const { address, family, port, protocol, v6only } = socket;
+  if (socket.ifindex !== 0 || port === 0 || !hasPorts(protocol)) return NONE;
+  if (socket.kind !== 'datagram' && (socket.kind !== 'stream' || !socket.listening)) return NONE;
+  if (address === null ? !takesFamily(vip, family, v6only) : !vip.equals(address)) return NONE;
+  const text = formatIpAddress(vip, 0, vip.length);
+  return [parseProtocolAddress(`ip:${protocol}:${vip.length === 4 ? text : `[${text}]`}:${port}`)];
+}
+
+function takesFamily(vip: Buffer, family: number, v6only: boolean): boolean {
+  return vip.length === 16 ? family === 6 : family === 4 || !v6only;
 }
 
 function ofAddress(socket: WatchedSocket, vif: VifView, port: string): readonly ProtocolAddress[] {

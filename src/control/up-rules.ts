@@ -19,7 +19,7 @@ import type { Logger } from '../base/log.js';
 import type { TunnelClient } from '../tunnel/client.js';
 import type { Message } from '../tunnel/messages.js';
 import type { ReceptionTable } from './tables.js';
-import { type RuleKey, ruleName, type RuleVif, UpTunnel } from './up-tunnel.js';
+import { type RuleKey, ruleName, type RuleOwner, UpTunnel } from './up-tunnel.js';
 
 export interface UpRulesOptions {
   /** The forwarder's name in the file tree. */
@@ -77,25 +77,25 @@ export class UpRules {
 
   private async request(tunnel: UpTunnel, id: number): Promise<void> {
     const { client, linkTypeOf } = this.options;
-    const { vif, filter } = tunnel.key;
+    const { owner, filter } = tunnel.key;
     tunnel.linkType ||= linkTypeOf(tunnel.key.interface);
-    if (vif?.id === 0) {
+    if (owner?.isKnown === false) {
       tunnel.state = 'unset';
-      throw new FwdfsError('not-connected', `${vif.symbol} has no tunnel now`);
+      throw new FwdfsError('not-connected', `the forwarder does not know ${owner.symbol} now`);
     }
     try {
       await client.request('transfer-request', {
         upTunnel: id,
         control: client.state.localAddress,
         protocol: tunnel.key.protocol.text,
-        symbol: vif?.symbol ?? tunnel.name,
+        symbol: owner?.symbol ?? tunnel.name,
         interface: tunnel.key.interface,
         scope: tunnel.key.scope,
         claim: tunnel.key.claim,
         credit: UP_CREDIT_BYTES,
         ...(tunnel.linkType !== 0 && { linkType: tunnel.linkType }),
-        ...(vif !== undefined && { vif: vif.id }),
         ...(filter !== undefined && filter !== '' && { filter }),
+        ...owner?.ruleFields(),
       });
     } catch (error) {
       tunnel.state = 'unset';
@@ -187,17 +187,22 @@ export class UpRules {
     }
   }
 
-  /** The forwarder has the tunnel of a virtual IF: the rules of its sockets can be set. */
-  vifFound(vif: RuleVif): void {
+  /** The forwarder knows a virtual IF or a virtual IP address: the rules of its sockets can be set. */
+  ownerFound(owner: RuleOwner): void {
     for (const tunnel of [...this.rules.values()]) {
-      if (tunnel.key.vif === vif && tunnel.state === 'unset') this.restore(tunnel);
+      if (tunnel.key.owner === owner && tunnel.state === 'unset') this.restore(tunnel);
     }
+  }
+
+  /** The forwarder took it away, and the rules of its sockets with it. */
+  ownerLost(owner: RuleOwner, error: FwdfsError): void {
+    for (const tunnel of [...this.rules.values()]) if (tunnel.key.owner === owner) this.end(tunnel, error);
   }
 
   private restore(tunnel: UpTunnel): void {
     const { forwarder, log } = this.options;
-    // `vifFound` comes when it can be set.
-    if (tunnel.key.vif?.id === 0) {
+    // `ownerFound` comes when it can be set.
+    if (tunnel.key.owner?.isKnown === false) {
       tunnel.state = 'unset';
       return;
     }

@@ -11,6 +11,7 @@ import type { FwdfsError } from '../base/errors.js';
 import { UP_CREDIT_BYTES } from '../base/limits.js';
 import { ANY_PROTOCOL, type ProtocolAddress } from '../packet/protocol-address.js';
 import type { Scope } from '../packet/symbol-name.js';
+import type { Message } from '../tunnel/messages.js';
 
 /** Whose packets they are: an open file, or a virtual IF. Neither function may throw. */
 export interface FrameReader {
@@ -20,12 +21,19 @@ export interface FrameReader {
   end(errno?: number): void;
 }
 
-/** The virtual IF to whose sockets a rule belongs. */
-export interface RuleVif {
-  /** Name of the device: what the rule's symbol is. */
+/** What a transfer request says of its owner. */
+export type OwnerFields = Pick<Message<'transfer-request'>, 'vif'> &
+  Partial<Pick<Message<'transfer-request'>, 'vip' | 'control' | 'credit'>>;
+
+/** The virtual IF, or the virtual IP address, to whose sockets a rule belongs. */
+export interface RuleOwner {
+  /** What the application touches: the name of the device, or `vip:ADDRESS`. */
   readonly symbol: string;
-  /** Its down tunnel as the forwarder knows it; 0: it does not know it now, and can have no rule for it. */
-  readonly id: number;
+  /** How such rules share their packets. */
+  readonly mode: 'socket' | 'vip';
+  /** False: the forwarder does not know it now, and can have no rule for it. */
+  readonly isKnown: boolean;
+  ruleFields(): OwnerFields;
 }
 
 export interface RuleKey {
@@ -34,7 +42,7 @@ export interface RuleKey {
   readonly scope: Scope;
   readonly claim: boolean;
   /** Absent: the rule of a file, or one set by hand. */
-  readonly vif?: RuleVif;
+  readonly owner?: RuleOwner;
   /** A packet socket's own filter, classic BPF as hex; absent: none. */
   readonly filter?: string;
 }
@@ -44,10 +52,10 @@ export const FLOWS: ProtocolAddress = { ...ANY_PROTOCOL, text: 'flows' };
 
 /** The name of a rule: two spellings of one protocol address give one text. */
 export function ruleName(key: RuleKey): string {
-  const { filter = '', vif } = key;
-  if (vif !== undefined) {
+  const { filter = '', owner } = key;
+  if (owner !== undefined) {
     const digest = filter === '' ? '' : `#${createHash('sha256').update(filter).digest('hex').slice(0, 8)}`;
-    return `${vif.symbol}:${key.protocol.text}${digest}`;
+    return `${owner.symbol}:${key.protocol.text}${digest}`;
   }
   const protocol = key.protocol.kind === 'any' ? '' : `:${key.protocol.text}`;
   return `${key.interface}${protocol}${key.scope === 'in' ? '' : `:${key.scope}`}${key.claim ? ':claim' : ''}`;
@@ -91,14 +99,14 @@ export class UpTunnel {
 
   /** What the application touches, in tables. */
   get symbol(): string {
-    return this.key.vif?.symbol ?? `${this.forwarder}/${this.name}`;
+    return this.key.owner?.symbol ?? `${this.forwarder}/${this.name}`;
   }
 
   /** How the rule shares its packets: see the forwarder's distribution table. */
   get mode(): string {
     if (this.key.claim) return 'claim';
     if (this.key.protocol === FLOWS) return 'flow';
-    return this.key.vif === undefined || this.key.protocol.kind !== 'ip' ? 'copy' : 'socket';
+    return this.key.owner === undefined || this.key.protocol.kind !== 'ip' ? 'copy' : this.key.owner.mode;
   }
 
   get readerCount(): number {

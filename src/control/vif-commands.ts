@@ -10,6 +10,7 @@ import { describe, FwdfsError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import type { Opener } from '../fusefs/command-file.js';
 import { parseProtocolAddress, type ProtocolAddress } from '../packet/protocol-address.js';
+import { parseOptions } from './command-options.js';
 import type { ForwarderLink } from './forwarder-link.js';
 import type { VifRequest, Vifs } from './vifs.js';
 
@@ -21,16 +22,7 @@ export function parseExpose(text: string): ProtocolAddress[] {
 /** @param words after `vif add` @throws FwdfsError bad-command, bad-protocol-address */
 export function parseVifRequest(words: readonly string[]): VifRequest {
   const [interfaceName, ...options] = words;
-  const known = new Map<string, string>();
-  for (const option of options) {
-    const equals = option.indexOf('=');
-    const key = option.slice(0, Math.max(equals, 0));
-    const value = option.slice(equals + 1);
-    if (!['name', 'kind', 'netns', 'expose'].includes(key) || value === '' || known.has(key)) {
-      throw new FwdfsError('bad-command', `vif add: ${JSON.stringify(option)}`);
-    }
-    known.set(key, value);
-  }
+  const known = parseOptions('vif add', options, ['name', 'kind', 'netns', 'expose']);
   const kind = known.get('kind') ?? null;
   if (interfaceName === undefined || (kind !== null && kind !== 'tap' && kind !== 'tun')) {
     throw new FwdfsError('bad-command', `vif add ${words.join(' ')}`);

@@ -19,18 +19,23 @@ import type { Logger } from '../base/log.js';
 import { covers } from '../packet/overlap.js';
 import { IPPROTO_UDP, type ProtocolAddress } from '../packet/protocol-address.js';
 import type { ForwarderLink } from './forwarder-link.js';
-import { rulesOf, type VifView } from './socket-rules.js';
 import type { WatchedSocket } from './socket-watcher.js';
-import type { FrameReader, RuleVif, UpTunnel } from './up-tunnel.js';
-import type { VifMirror } from './vif-mirror.js';
+import type { FrameReader, RuleOwner, UpTunnel } from './up-tunnel.js';
+
+/** Lets in what is for a protocol address, until it was refused as often. */
+export interface Gate {
+  admit(protocol: ProtocolAddress): void;
+  refuse(protocol: ProtocolAddress): void;
+}
 
 export interface VifRulesOptions {
   readonly link: Pick<ForwarderLink, 'acquireUp' | 'releaseUp'>;
-  readonly interface: string;
-  readonly vif: RuleVif;
-  readonly mirror: Pick<VifMirror, 'admit' | 'refuse'>;
-  /** The device and what is stacked on it, and its addresses, as of now. */
-  readonly view: () => VifView;
+  /** The forwarder's, as of now. */
+  readonly interface: () => string;
+  readonly owner: RuleOwner;
+  readonly gate: Gate;
+  /** As of now: what each socket wants. */
+  readonly wants: () => (socket: WatchedSocket) => readonly ProtocolAddress[];
   /** What may become a rule; null: everything. */
   readonly expose: readonly ProtocolAddress[] | null;
   /** Takes the frames of all its rules. */
@@ -59,6 +64,16 @@ interface Wanted extends Rule {
   tunnel: UpTunnel | null;
 }
 
+/** A rule as tables show it. */
+export interface RuleRow {
+  readonly protocol: string;
+  readonly state: string;
+  readonly sockets: number;
+  readonly hasFilter: boolean;
+  readonly frames: number;
+  readonly reason: string;
+}
+
 export class VifRules {
   private readonly options: VifRulesOptions;
   private readonly sockets = new Map<string, WatchedSocket>();
@@ -85,22 +100,21 @@ export class VifRules {
       this.sockets.delete(id);
       this.old.delete(id);
     }
-    const view = this.options.view();
+    const wants = this.options.wants();
     for (const socket of opened) {
       this.sockets.set(socket.id, socket);
-      this.want(socket.id, this.rulesOf(socket, view));
+      this.want(socket.id, this.rulesOf(socket, wants(socket)));
     }
   }
 
   /** Addresses or devices are others: every socket is looked at anew. */
   review(): void {
     if (this.closed) return;
-    const view = this.options.view();
-    for (const socket of this.sockets.values()) this.want(socket.id, this.rulesOf(socket, view));
+    const wants = this.options.wants();
+    for (const socket of this.sockets.values()) this.want(socket.id, this.rulesOf(socket, wants(socket)));
   }
 
-  private rulesOf(socket: WatchedSocket, view: VifView): readonly Rule[] {
-    const protocols = rulesOf(socket, view);
+  private rulesOf(socket: WatchedSocket, protocols: readonly ProtocolAddress[]): readonly Rule[] {
     const isOld = this.old.has(socket.id);
     return protocols
       .filter((protocol) => !isOld || this.isExposed(protocol))
@@ -157,23 +171,31 @@ export class VifRules {
   }
 
   private async ask(wanted: Wanted): Promise<void> {
-    const { expose, interface: name, link, log, mirror, vif } = this.options;
+    const { expose, gate, link, log, owner } = this.options;
     const { filter, protocol } = wanted;
     if (expose !== null && !this.isExposed(protocol)) {
       this.refused(wanted, `--expose does not name ${protocol.text}`);
       return;
     }
-    if (vif.id === 0) {
-      wanted.state = 'waiting';
+    if (!owner.isKnown) {
+      // One that was refused shows why until it is asked for again.
+      if (wanted.state !== 'refused') wanted.state = 'waiting';
       return;
     }
     wanted.state = 'asked';
     // Before the first frame comes.
-    mirror.admit(protocol);
+    gate.admit(protocol);
     try {
-      const tunnel = await link.acquireUp({ interface: name, protocol, scope: 'in', claim: false, vif, filter });
+      const tunnel = await link.acquireUp({
+        interface: this.options.interface(),
+        protocol,
+        scope: 'in',
+        claim: false,
+        owner,
+        filter,
+      });
       if (!this.isWanted(wanted)) {
-        mirror.refuse(protocol);
+        gate.refuse(protocol);
         link.releaseUp(tunnel);
         return;
       }
@@ -181,9 +203,12 @@ export class VifRules {
       wanted.state = 'active';
       wanted.reason = '';
       tunnel.addReader(this.readerOf(wanted));
-      log.info({ vif: vif.symbol, protocol: protocol.text, sockets: wanted.sockets.size }, 'a socket is published');
+      log.info(
+        { symbol: owner.symbol, protocol: protocol.text, sockets: wanted.sockets.size },
+        'a socket is published',
+      );
     } catch (error) {
-      mirror.refuse(protocol);
+      gate.refuse(protocol);
       if (!this.isWanted(wanted)) return;
       if (hasCode(error, 'not-connected', 'timed-out', 'no-such-interface')) wanted.state = 'waiting';
       else this.refused(wanted, describe(error));
@@ -204,7 +229,7 @@ export class VifRules {
         const { tunnel } = wanted;
         if (tunnel === null || !this.isWanted(wanted)) return;
         wanted.tunnel = null;
-        this.options.mirror.refuse(wanted.protocol);
+        this.options.gate.refuse(wanted.protocol);
         this.options.link.releaseUp(tunnel);
         this.refused(wanted, tunnel.failure === null ? 'the forwarder ended it' : describe(tunnel.failure));
         this.options.onChange();
@@ -214,22 +239,22 @@ export class VifRules {
 
   /** Told once for each reason. */
   private refused(wanted: Wanted, reason: string): void {
-    const { log, vif } = this.options;
+    const { log, owner } = this.options;
     wanted.state = 'refused';
     if (wanted.reason === reason) return;
     wanted.reason = reason;
-    log.warn({ vif: vif.symbol, protocol: wanted.protocol.text, reason }, 'a socket is not published');
+    log.warn({ symbol: owner.symbol, protocol: wanted.protocol.text, reason }, 'a socket is not published');
   }
 
   /** S902, S903: nobody wants it any more. */
   private drop(wanted: Wanted): void {
-    const { link, log, mirror, vif } = this.options;
+    const { gate, link, log, owner } = this.options;
     const { protocol, tunnel } = wanted;
     wanted.tunnel = null;
     if (tunnel === null) return;
     link.releaseUp(tunnel);
-    mirror.refuse(protocol);
-    log.debug({ vif: vif.symbol, protocol: protocol.text }, 'a socket is not published any more');
+    gate.refuse(protocol);
+    log.debug({ symbol: owner.symbol, protocol: protocol.text }, 'a socket is not published any more');
   }
 
   /** Whether a packet socket gets frames of this ether type. */
@@ -253,17 +278,15 @@ export class VifRules {
     return this.wanted.size;
   }
 
-  /** One row a rule, in the order of VIF_RULES_COLUMNS. */
-  rows(): string[][] {
-    return [...this.wanted.values()].map(({ protocol, sockets, state, reason, filter, tunnel }) => [
-      this.options.vif.symbol,
-      protocol.text,
-      tunnel !== null && !tunnel.active ? 'suspended' : state,
-      String(sockets.size),
-      filter === '' ? 'no' : 'yes',
-      String(tunnel?.frames ?? 0),
-      reason === '' ? '-' : reason,
-    ]);
+  rows(): RuleRow[] {
+    return [...this.wanted.values()].map(({ protocol, sockets, state, reason, filter, tunnel }) => ({
+      protocol: protocol.text,
+      state: tunnel !== null && !tunnel.active ? 'suspended' : state,
+      sockets: sockets.size,
+      hasFilter: filter !== '',
+      frames: tunnel?.frames ?? 0,
+      reason: reason === '' ? '-' : reason,
+    }));
   }
 
   close(): void {
@@ -272,5 +295,3 @@ export class VifRules {
     this.wanted.clear();
   }
 }
-
-export const VIF_RULES_COLUMNS = ['vif', 'protocol', 'state', 'sockets', 'filter', 'frames', 'reason'];

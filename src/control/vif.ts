@@ -22,7 +22,7 @@ import type { Attributes, VifKind } from '../tunnel/messages.js';
 import type { DownTunnel, VifEnd } from './down-tunnel.js';
 import type { ForwarderLink } from './forwarder-link.js';
 import type { ReceptionTable } from './tables.js';
-import { FLOWS, type FrameReader, type RuleVif, UpTunnel } from './up-tunnel.js';
+import { FLOWS, type FrameReader, type OwnerFields, type RuleOwner, UpTunnel } from './up-tunnel.js';
 import { VifGroups } from './vif-groups.js';
 import type { VifMirror } from './vif-mirror.js';
 import { VifNeighbours } from './vif-neighbours.js';
@@ -57,7 +57,8 @@ export interface VifOptions {
   readonly log: Logger;
 }
 
-export class Vif implements TunSink, FrameReader, VifEnd, RuleVif {
+export class Vif implements TunSink, FrameReader, VifEnd, RuleOwner {
+  readonly mode = 'socket';
   readonly options: VifOptions;
   /** Name of the device. */
   readonly symbol: string;
@@ -95,7 +96,7 @@ export class Vif implements TunSink, FrameReader, VifEnd, RuleVif {
 
   private makeWayBack(): UpTunnel {
     const { counters, interface: name, link } = this.options;
-    const key = { interface: name, protocol: FLOWS, scope: 'in', claim: false, vif: this } as const;
+    const key = { interface: name, protocol: FLOWS, scope: 'in', claim: false, owner: this } as const;
     const wayBack = new UpTunnel(key, link.name, counters);
     wayBack.addReader(this);
     return wayBack;
@@ -134,6 +135,14 @@ export class Vif implements TunSink, FrameReader, VifEnd, RuleVif {
     return this.isWithdrawn ? 0 : (this.down?.id ?? 0);
   }
 
+  get isKnown(): boolean {
+    return this.id !== 0;
+  }
+
+  ruleFields(): OwnerFields {
+    return { vif: this.id };
+  }
+
   /** The interface may be another than before. @param attributes null: it is not there, or nobody knows */
   interfaceIs(attributes: Attributes | null): void {
     this.options.mirror.apply(this.id === 0 ? null : attributes);
@@ -156,7 +165,7 @@ export class Vif implements TunSink, FrameReader, VifEnd, RuleVif {
     this.wayBack.state = 'set';
     this.setActive(true);
     this.groups.joinAll();
-    this.options.link.vifFound(this);
+    this.options.link.ownerFound(this);
     this.onEstablished();
   }
 

@@ -9,18 +9,20 @@
  * Owns them, the sockets of their network namespaces, and the addresses at which forwarders are reached.
  */
 import { Changes } from '../base/changes.js';
-import { describe, FwdfsError, hasCode } from '../base/errors.js';
-import { MAX_VIFS, VIF_RETRY_MS } from '../base/limits.js';
+import { describe, FwdfsError } from '../base/errors.js';
+import { MAX_VIFS } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import { ETHERTYPE_ARP, type ProtocolAddress } from '../packet/protocol-address.js';
 import { hasCapability } from '../sys/capabilities.js';
 import type { Attributes, VifKind } from '../tunnel/messages.js';
+import { addWhenPossible } from './configured.js';
 import type { ForwarderLink } from './forwarder-link.js';
 import { LinkAddresses } from './link-addresses.js';
-import { NamespaceSockets, namespaceOf } from './namespace-sockets.js';
+import { type NamespaceSockets, namespaceOf } from './namespace-sockets.js';
 import type { ReceptionTable } from './tables.js';
 import { Vif } from './vif.js';
 import { sweepVifs, VifMirror } from './vif-mirror.js';
+import { rulesOf } from './socket-rules.js';
 import { VifRules } from './vif-rules.js';
 
 const LINKTYPE_ETHERNET = 1;
@@ -42,6 +44,8 @@ export interface VifsOptions {
   /** Name of this control device. */
   readonly control: string;
   readonly reception: ReceptionTable;
+  /** Of all symbols that sockets are bound to. */
+  readonly sockets: NamespaceSockets;
   readonly log: Logger;
 }
 
@@ -66,14 +70,12 @@ export class Vifs {
   /** What is left out of the mirrors, told once. */
   private readonly told = new Set<string>();
   private closed = false;
-  private readonly sockets: NamespaceSockets;
   /** Of the forwarders. */
   readonly addresses: LinkAddresses;
   private swept: Promise<void> | null = null;
 
   constructor(options: VifsOptions) {
     this.options = options;
-    this.sockets = new NamespaceSockets(options.log);
     this.addresses = new LinkAddresses(options.log);
     this.addresses.changes.listen(() => {
       for (const { update } of this.entries.values()) update();
@@ -126,42 +128,24 @@ export class Vifs {
 
   /** Adds it as soon as it can be: tried now, and whenever something about the forwarder's interfaces changes. */
   configure(link: ForwarderLink, request: VifRequest): void {
-    const { log } = this.options;
-    let isTrying = false;
-    let isMissed = false;
-    let told = '';
-    const attempt = async (): Promise<void> => {
-      isMissed = isTrying;
-      if (isTrying || this.closed) return;
-      isTrying = true;
-      try {
-        await this.add(link, request);
-        stop();
-        clearInterval(timer);
-      } catch (error) {
-        const reason = describe(error);
-        const isEarly = hasCode(error, 'not-connected', 'no-such-interface') || reason === told;
-        if (!isEarly) log.warn({ interface: `${link.name}/${request.interface}`, reason }, 'virtual IF not added yet');
-        told = isEarly ? told : reason;
-      }
-      isTrying = false;
-      if (isMissed) void attempt();
-    };
-    // A network namespace comes without a word.
-    const timer = setInterval(() => void attempt(), VIF_RETRY_MS).unref();
-    const stop = link.changes.interfaces.listen(() => void attempt());
-    void attempt();
+    const interfaceName = `${link.name}/${request.interface}`;
+    addWhenPossible({
+      link,
+      add: () => this.add(link, request),
+      isOver: () => this.closed,
+      tell: (reason) => this.options.log.warn({ interface: interfaceName, reason }, 'virtual IF not added yet'),
+    });
   }
 
   private async make(link: ForwarderLink, request: VifRequest, name: string, kind: VifKind): Promise<Entry> {
-    const { control, log, reception } = this.options;
+    const { control, log, reception, sockets } = this.options;
     const { counters } = link.interfaceOf(request.interface);
     const undo: (() => void)[] = [];
     let mirror: VifMirror | null = null;
     let vif: Vif | null = null;
     try {
       // Sockets that are open before the device is there are old.
-      const watched = this.sockets.watch(request.netns);
+      const watched = sockets.watch(request.netns);
       const isOwn = this.isOwn(request.netns);
       const old = isOwn ? [...watched.sockets.values()] : [];
       if (isOwn) undo.push(this.addresses.hold());
@@ -175,10 +159,13 @@ export class Vifs {
       const rules: VifRules = new VifRules(
         {
           link,
-          interface: request.interface,
-          vif: made,
-          mirror,
-          view: () => ({ ifindexes: new Set([device.ifindex]), addresses: there.receiving, kind }),
+          interface: () => request.interface,
+          owner: made,
+          gate: mirror,
+          wants: () => {
+            const view = { ifindexes: new Set([device.ifindex]), addresses: there.receiving, kind };
+            return (socket) => rulesOf(socket, view);
+          },
           expose: request.expose,
           reader: made,
           onChange: () => {
@@ -197,13 +184,13 @@ export class Vifs {
       };
       await made.start();
       watched.users.add(rules);
-      undo.push(() => this.sockets.unwatch(rules));
+      undo.push(() => sockets.unwatch(rules));
       rules.changed([...watched.sockets.values()], []);
       log.info({ vif: name, interface: symbol, kind }, 'virtual IF added');
       return { request, link, vif: made, rules, undo, update: this.follower(link, request, made, rules) };
     } catch (error) {
       for (const step of undo.reverse()) step();
-      this.sockets.unwatchUnused();
+      sockets.unwatchUnused();
       await (vif ?? mirror)?.remove();
       throw error;
     }
@@ -328,8 +315,21 @@ export class Vifs {
     ]);
   }
 
+  /** In the order of VIF_RULES_COLUMNS. */
   ruleRows(): string[][] {
-    return [...this.entries.values()].flatMap(({ rules }) => rules.rows());
+    return [...this.entries.values()].flatMap(({ rules, vif }) =>
+      rules
+        .rows()
+        .map(({ protocol, state, sockets, hasFilter, frames, reason }) => [
+          vif.symbol,
+          protocol,
+          state,
+          String(sockets),
+          hasFilter ? 'yes' : 'no',
+          String(frames),
+          reason,
+        ]),
+    );
   }
 }
 
@@ -341,6 +341,7 @@ function stateOf(link: ForwarderLink, request: VifRequest, vif: Vif): string {
 }
 
 export const VIF_COLUMNS = ['vif', 'interface', 'kind', 'netns', 'state', 'rules', 'frames_in', 'frames_out', 'groups'];
+export const VIF_RULES_COLUMNS = ['vif', 'protocol', 'state', 'sockets', 'filter', 'frames', 'reason'];
 
 function kindOf({ kind, interface: name }: VifRequest, { linkType }: Attributes): VifKind {
   const isEthernet = linkType === LINKTYPE_ETHERNET;

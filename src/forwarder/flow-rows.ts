@@ -3,22 +3,21 @@
  * number is the flow's handle. No object per flow, so that a million of them cost the collector nothing.
  *
  *     row (64 bytes) | local 4 | remote 4 | ports | kind | hash | next | state | expires | ack | way back |   16 words
- *     links          | through | before | after |                                  see flow-rules.ts, who owns them
- *     buckets        | first row of the chain |                                    as many as there is room for rows
+ *     buckets        | first row of the chain |                                     two for each row, as they come
  *
- * What a packet reads stands together: one miss of the cache instead of eight. Rows double when they are full, and all of
- * them begin anew when the table is empty again. What is free is a chain too.
+ * What a packet reads stands together: one miss of the cache instead of eight. With every row that is added two more buckets
+ * take their part of another one's chain (linear hashing: Litwin, 1980), so no packet waits until a table is built anew.
+ * Rows that are free are a chain too, and all begins anew when none is in use.
  */
 import { randomBytes } from 'node:crypto';
+import { PagedRows } from '../base/paged-rows.js';
+import { flowKeyHash } from './flow-hash.js';
 import { ADDRESS_WORDS, type FlowKey } from './flow-key.js';
 
 /** No row. */
 export const NONE = -1;
 
-const FIRST_ROWS = 64;
-
 const ROW_WORDS = 16;
-const ROW_SHIFT = 4;
 const LOCAL = 0;
 const REMOTE = ADDRESS_WORDS;
 const PORTS = 8;
@@ -31,19 +30,19 @@ const EXPIRES = 13;
 const ACK = 14;
 const WAY_BACK = 15;
 
-/** Rounds at the end of HalfSipHash-1-3. */
-const FINAL_ROUNDS = 3;
-
-const emptyBuckets = (length: number): Int32Array<ArrayBuffer> => new Int32Array(length).fill(NONE);
+const FIRST_BUCKETS = 64;
+/** So that few chains have a second row: each look at one may miss the cache. */
+const BUCKETS_PER_ROW = 2;
 
 export class FlowRows {
-  private rows = new Int32Array(FIRST_ROWS * ROW_WORDS);
-  private buckets = emptyBuckets(FIRST_ROWS);
+  private readonly rows = new PagedRows(ROW_WORDS);
+  private buckets = new Int32Array(FIRST_BUCKETS).fill(NONE);
+  private bucketCount = FIRST_BUCKETS;
   /** Rows from here on were never used. */
   private top = 0;
   private free = NONE;
   private used = 0;
-  /** So that nobody can choose ports and addresses that share a chain. */
+  /** See flow-hash.ts. */
   private readonly secret0 = randomBytes(4).readInt32LE();
   private readonly secret1 = randomBytes(4).readInt32LE();
 
@@ -58,170 +57,162 @@ export class FlowRows {
   }
 
   isUsed(row: number): boolean {
-    return row < this.top && this.rows[(row << ROW_SHIFT) + KIND] !== NONE;
+    return row < this.top && this.rows.get(row, KIND) !== NONE;
   }
 
   /** @returns the row with this key, or NONE */
   find(key: FlowKey): number {
-    const { rows, buckets } = this;
+    const { rows } = this;
     const { words, ports, kind } = key;
-    let row = buckets[this.hash(key) & (buckets.length - 1)]!;
+    let row = this.buckets[this.bucketOf(this.hash(key))]!;
     while (row !== NONE) {
-      const at = row << ROW_SHIFT;
-      if (rows[at + PORTS] === ports && rows[at + KIND] === kind) {
+      const page = rows.page(row);
+      const at = rows.at(row);
+      if (page[at + PORTS] === ports && page[at + KIND] === kind) {
         let i = 0;
-        while (i < words.length && rows[at + i] === words[i]) i++;
+        while (i < words.length && page[at + i] === words[i]) i++;
         if (i === words.length) return row;
       }
-      row = rows[at + NEXT]!;
+      row = page[at + NEXT]!;
     }
     return NONE;
   }
 
-  /** A row for a key that `find` does not find; all that the caller sets is 0. */
+  /** A row for a key that `find` does not find; what the caller sets is 0. */
   add(key: FlowKey): number {
-    if (this.used === this.buckets.length) this.grow();
-    const { rows, buckets } = this;
+    const { rows } = this;
     let row = this.free;
-    if (row === NONE) row = this.top++;
-    else this.free = rows[(row << ROW_SHIFT) + NEXT]!;
-    const at = row << ROW_SHIFT;
-    const hash = this.hash(key);
-    const bucket = hash & (buckets.length - 1);
-    rows.set(key.words, at);
-    rows.fill(0, at + PORTS, at + ROW_WORDS);
-    rows[at + PORTS] = key.ports;
-    rows[at + KIND] = key.kind;
-    rows[at + HASH] = hash;
-    rows[at + NEXT] = buckets[bucket]!;
-    buckets[bucket] = row;
+    if (row === NONE) {
+      row = this.top++;
+      rows.reserve(row);
+    } else this.free = rows.get(row, NEXT);
     this.used += 1;
+    while (this.bucketCount < BUCKETS_PER_ROW * this.used) this.split();
+    const hash = this.hash(key);
+    const bucket = this.bucketOf(hash);
+    const page = rows.page(row);
+    const at = rows.at(row);
+    page.set(key.words, at);
+    page.fill(0, at + PORTS, at + ROW_WORDS);
+    page[at + PORTS] = key.ports;
+    page[at + KIND] = key.kind;
+    page[at + HASH] = hash;
+    page[at + NEXT] = this.buckets[bucket]!;
+    this.buckets[bucket] = row;
     return row;
   }
 
   remove(row: number): void {
     const { rows, buckets } = this;
-    const at = row << ROW_SHIFT;
-    const next = rows[at + NEXT]!;
-    const bucket = rows[at + HASH]! & (buckets.length - 1);
-    if (buckets[bucket] === row) buckets[bucket] = next;
+    const next = rows.get(row, NEXT);
+    const bucket = this.bucketOf(rows.get(row, HASH));
+    let before = buckets[bucket]!;
+    if (before === row) buckets[bucket] = next;
     else {
-      let before = buckets[bucket]! << ROW_SHIFT;
-      while (rows[before + NEXT] !== row) before = rows[before + NEXT]! << ROW_SHIFT;
-      rows[before + NEXT] = next;
+      while (rows.get(before, NEXT) !== row) before = rows.get(before, NEXT);
+      rows.set(before, NEXT, next);
     }
-    rows[at + KIND] = NONE;
-    rows[at + NEXT] = this.free;
+    rows.set(row, KIND, NONE);
+    rows.set(row, NEXT, this.free);
     this.free = row;
     this.used -= 1;
   }
 
   /** Gives the memory of an empty table back. */
   shrink(): void {
-    if (this.used > 0 || this.top <= FIRST_ROWS) return;
-    this.rows = new Int32Array(FIRST_ROWS * ROW_WORDS);
-    this.buckets = emptyBuckets(FIRST_ROWS);
+    if (this.used > 0 || this.bucketCount === FIRST_BUCKETS) return;
+    this.rows.clear();
+    this.buckets = new Int32Array(FIRST_BUCKETS).fill(NONE);
+    this.bucketCount = FIRST_BUCKETS;
     this.top = 0;
     this.free = NONE;
   }
 
-  private grow(): void {
-    const length = 2 * this.buckets.length;
-    const rows = new Int32Array(length * ROW_WORDS);
-    rows.set(this.rows);
-    this.rows = rows;
-    const buckets = emptyBuckets(length);
-    this.buckets = buckets;
-    // Every row is in use.
-    for (let row = 0, at = 0; row < this.top; row++, at += ROW_WORDS) {
-      const bucket = rows[at + HASH]! & (length - 1);
-      rows[at + NEXT] = buckets[bucket]!;
+  /** `buckets` has room for a power of two; those that are not there yet have their rows in the lower half. */
+  private bucketOf(hash: number): number {
+    const bucket = hash & (this.buckets.length - 1);
+    return bucket < this.bucketCount ? bucket : bucket - (this.buckets.length >> 1);
+  }
+
+  /** One bucket more, with its part of the chain of the one in the lower half. */
+  private split(): void {
+    if (this.bucketCount === this.buckets.length) {
+      const buckets = new Int32Array(2 * this.buckets.length);
+      buckets.set(this.buckets);
+      this.buckets = buckets;
+    }
+    const { rows, buckets } = this;
+    const upper = this.bucketCount++;
+    const lower = upper - (buckets.length >> 1);
+    let row = buckets[lower]!;
+    buckets[lower] = NONE;
+    buckets[upper] = NONE;
+    while (row !== NONE) {
+      const next = rows.get(row, NEXT);
+      const bucket = this.bucketOf(rows.get(row, HASH));
+      rows.set(row, NEXT, buckets[bucket]!);
       buckets[bucket] = row;
+      row = next;
     }
   }
 
-  /** HalfSipHash-1-3 over the addresses, the ports and the kind: a hash that only who knows its key can make collide. */
-  private hash({ words, ports, kind, isIpv4 }: FlowKey): number {
-    const step = isIpv4 ? ADDRESS_WORDS : 1;
-    let v0 = this.secret0;
-    let v1 = this.secret1;
-    let v2 = 0x6c796765 ^ this.secret0;
-    let v3 = 0x74656462 ^ this.secret1;
-    for (let i = 0; i < words.length + step * (2 + FINAL_ROUNDS); i += step) {
-      let word = 0;
-      if (i < words.length) word = words[i]!;
-      else if (i === words.length) word = ports;
-      else if (i === words.length + step) word = kind;
-      else if (i === words.length + 2 * step) v2 ^= 0xff;
-      v3 ^= word;
-      v0 = (v0 + v1) | 0;
-      v1 = ((v1 << 5) | (v1 >>> 27)) ^ v0;
-      v0 = (v0 << 16) | (v0 >>> 16);
-      v2 = (v2 + v3) | 0;
-      v3 = ((v3 << 8) | (v3 >>> 24)) ^ v2;
-      v0 = (v0 + v3) | 0;
-      v3 = ((v3 << 7) | (v3 >>> 25)) ^ v0;
-      v2 = (v2 + v1) | 0;
-      v1 = ((v1 << 13) | (v1 >>> 19)) ^ v2;
-      v2 = (v2 << 16) | (v2 >>> 16);
-      v0 ^= word;
-    }
-    return v1 ^ v3;
+  private hash(key: FlowKey): number {
+    return flowKeyHash(key, this.secret0, this.secret1);
   }
 
   kind(row: number): number {
-    return this.rows[(row << ROW_SHIFT) + KIND]!;
+    return this.rows.get(row, KIND);
   }
 
   ports(row: number): number {
-    return this.rows[(row << ROW_SHIFT) + PORTS]!;
+    return this.rows.get(row, PORTS);
   }
 
   /** @param bytes 4 or 16 */
   copyLocal(row: number, bytes: number): Buffer {
-    return this.copyWords((row << ROW_SHIFT) + LOCAL, bytes);
+    return this.copyWords(row, LOCAL, bytes);
   }
 
   copyRemote(row: number, bytes: number): Buffer {
-    return this.copyWords((row << ROW_SHIFT) + REMOTE, bytes);
+    return this.copyWords(row, REMOTE, bytes);
   }
 
-  private copyWords(at: number, bytes: number): Buffer {
+  private copyWords(row: number, first: number, bytes: number): Buffer {
     const copy = Buffer.allocUnsafe(bytes);
-    for (let i = 0; i < bytes; i += 4) copy.writeInt32BE(this.rows[at + (i >> 2)]!, i);
+    for (let i = 0; i < bytes; i += 4) copy.writeInt32BE(this.rows.get(row, first + (i >> 2)), i);
     return copy;
   }
 
   state(row: number): number {
-    return this.rows[(row << ROW_SHIFT) + STATE]!;
+    return this.rows.get(row, STATE);
   }
 
   setState(row: number, state: number): void {
-    this.rows[(row << ROW_SHIFT) + STATE] = state;
+    this.rows.set(row, STATE, state);
   }
 
   /** On a clock that counts milliseconds in 32 bits and goes round: compare by difference. */
   expires(row: number): number {
-    return this.rows[(row << ROW_SHIFT) + EXPIRES]!;
+    return this.rows.get(row, EXPIRES);
   }
 
   setExpires(row: number, expires: number): void {
-    this.rows[(row << ROW_SHIFT) + EXPIRES] = expires;
+    this.rows.set(row, EXPIRES, expires);
   }
 
   ack(row: number): number {
-    return this.rows[(row << ROW_SHIFT) + ACK]! >>> 0;
+    return this.rows.get(row, ACK) >>> 0;
   }
 
   setAck(row: number, ack: number): void {
-    this.rows[(row << ROW_SHIFT) + ACK] = ack;
+    this.rows.set(row, ACK, ack);
   }
 
   wayBack(row: number): number {
-    return this.rows[(row << ROW_SHIFT) + WAY_BACK]!;
+    return this.rows.get(row, WAY_BACK);
   }
 
   setWayBack(row: number, wayBack: number): void {
-    this.rows[(row << ROW_SHIFT) + WAY_BACK] = wayBack;
+    this.rows.set(row, WAY_BACK, wayBack);
   }
 }

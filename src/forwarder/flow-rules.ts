@@ -7,10 +7,10 @@
  *
  * Rules that were left stand by their virtual IF and protocol address too, for the one that takes their flows back.
  */
+import { PagedRows } from '../base/paged-rows.js';
 import type { Rule, VifEnd } from './distribution-table.js';
 import { NONE } from './flow-rows.js';
 
-const FIRST_LINKS = 64;
 const LINK_WORDS = 3;
 const THROUGH = 0;
 const BEFORE = 1;
@@ -22,7 +22,7 @@ export class FlowRules {
   private readonly counts: number[] = [];
   private readonly firsts: number[] = [];
   private readonly free: number[] = [];
-  private links = new Int32Array(FIRST_LINKS * LINK_WORDS);
+  private readonly links = new PagedRows(LINK_WORDS);
   private readonly left = new Map<VifEnd, Map<string, Set<Rule>>>();
 
   of(number: number): Rule {
@@ -59,43 +59,37 @@ export class FlowRules {
     this.free.push(number);
   }
 
-  /** A new flow came through this rule, or through none. */
+  /** A flow, whose row is a new one or was unlinked, came through this rule, or through none. */
   link(row: number, through: Rule | null): void {
-    const at = row * LINK_WORDS;
-    if (at >= this.links.length) {
-      const links = new Int32Array(2 * this.links.length);
-      links.set(this.links);
-      this.links = links;
-    }
     const { links, firsts } = this;
+    links.reserve(row);
     if (through === null) {
-      links[at + THROUGH] = NONE;
+      links.set(row, THROUGH, NONE);
       return;
     }
     const number = this.refer(through);
     const after = firsts[number]!;
-    links[at + THROUGH] = number;
-    links[at + BEFORE] = NONE;
-    links[at + AFTER] = after;
-    if (after !== NONE) links[after * LINK_WORDS + BEFORE] = row;
+    links.set(row, THROUGH, number);
+    links.set(row, BEFORE, NONE);
+    links.set(row, AFTER, after);
+    if (after !== NONE) links.set(after, BEFORE, row);
     firsts[number] = row;
   }
 
   unlink(row: number): void {
     const { links, firsts } = this;
-    const at = row * LINK_WORDS;
-    const number = links[at + THROUGH]!;
+    const number = links.get(row, THROUGH);
     if (number === NONE) return;
-    const before = links[at + BEFORE]!;
-    const after = links[at + AFTER]!;
+    const before = links.get(row, BEFORE);
+    const after = links.get(row, AFTER);
     if (before === NONE) firsts[number] = after;
-    else links[before * LINK_WORDS + AFTER] = after;
-    if (after !== NONE) links[after * LINK_WORDS + BEFORE] = before;
+    else links.set(before, AFTER, after);
+    if (after !== NONE) links.set(after, BEFORE, before);
     this.release(number);
   }
 
   through(row: number): Rule | null {
-    const number = this.links[row * LINK_WORDS + THROUGH]!;
+    const number = this.links.get(row, THROUGH);
     return number === NONE ? null : this.of(number);
   }
 
@@ -106,7 +100,7 @@ export class FlowRules {
   }
 
   after(row: number): number {
-    return this.links[row * LINK_WORDS + AFTER]!;
+    return this.links.get(row, AFTER);
   }
 
   /** The rule, which has flows, is deleted. */
@@ -139,6 +133,6 @@ export class FlowRules {
 
   /** Gives the memory of an empty table back. */
   shrink(): void {
-    if (this.links.length > FIRST_LINKS * LINK_WORDS) this.links = new Int32Array(FIRST_LINKS * LINK_WORDS);
+    this.links.clear();
   }
 }

@@ -6,6 +6,7 @@
  *
  *     BATCH_BEGIN  nfgenmsg           family u8 | version u8 | subsystem u16, big endian
  *     NEWSETELEM   nfgenmsg, TABLE name, SET name, ELEMENTS { LIST_ELEM { KEY { VALUE bytes } } }       or DELSETELEM
+ *                                     of a map also DATA { VALUE bytes } after KEY
  *     BATCH_END    nfgenmsg
  *
  * A key is as the kernel compares it: numbers in network order, interface names 16 bytes; in a concatenation each part is
@@ -26,6 +27,7 @@ const NFTA_SET_ELEM_LIST_SET = 2;
 const NFTA_SET_ELEM_LIST_ELEMENTS = 3;
 const NFTA_LIST_ELEM = 1;
 const NFTA_SET_ELEM_KEY = 1;
+const NFTA_SET_ELEM_DATA = 2;
 const NFTA_DATA_VALUE = 1;
 const NLA_F_NESTED = 0x8000;
 
@@ -62,6 +64,12 @@ export function portPart(port: number): Buffer {
   return Buffer.from([port >> 8, port & 0xff]);
 }
 
+function element(key: Buffer, data?: Buffer): Buffer {
+  const parts = [nested(NFTA_SET_ELEM_KEY, attribute(NFTA_DATA_VALUE, key))];
+  if (data !== undefined) parts.push(nested(NFTA_SET_ELEM_DATA, attribute(NFTA_DATA_VALUE, data)));
+  return nested(NFTA_LIST_ELEM, Buffer.concat(parts));
+}
+
 /** Elements of sets in a table that exists; each call is one transaction. */
 export class NftSets {
   private readonly family: SetFamily;
@@ -75,15 +83,19 @@ export class NftSets {
     this.netlink = new Netlink({ protocol: NETLINK_NETFILTER });
   }
 
-  /** No error if it is there already. @throws SystemError, ENOENT where there is no such set */
-  add(set: string, key: Buffer): void {
-    this.change(NFT_MSG_NEWSETELEM, NLM_F.CREATE, set, key);
+  /**
+   * No error if it is there already.
+   *
+   * @param data of a map's element, as the kernel has it @throws SystemError, ENOENT where there is no such set
+   */
+  add(set: string, key: Buffer, data?: Buffer): void {
+    this.change(NFT_MSG_NEWSETELEM, NLM_F.CREATE, set, [element(key, data)]);
   }
 
   /** No error if it, or the set, is not there. @throws SystemError */
   remove(set: string, key: Buffer): void {
     try {
-      this.change(NFT_MSG_DELSETELEM, 0, set, key);
+      this.change(NFT_MSG_DELSETELEM, 0, set, [element(key)]);
     } catch (error) {
       if (!(error instanceof SystemError) || error.errno !== constants.errno.ENOENT) throw error;
     }
@@ -92,14 +104,12 @@ export class NftSets {
   /** Many at once, ELEMENTS_PER_CHANGE in a transaction. @throws as add */
   addAll(set: string, keys: readonly Buffer[]): void {
     for (let at = 0; at < keys.length; at += ELEMENTS_PER_CHANGE) {
-      this.change(NFT_MSG_NEWSETELEM, NLM_F.CREATE, set, ...keys.slice(at, at + ELEMENTS_PER_CHANGE));
+      const elements = keys.slice(at, at + ELEMENTS_PER_CHANGE).map((key) => element(key));
+      this.change(NFT_MSG_NEWSETELEM, NLM_F.CREATE, set, elements);
     }
   }
 
-  private change(type: number, flags: number, set: string, ...keys: readonly Buffer[]): void {
-    const elements = keys.map((key) =>
-      nested(NFTA_LIST_ELEM, nested(NFTA_SET_ELEM_KEY, attribute(NFTA_DATA_VALUE, key))),
-    );
+  private change(type: number, flags: number, set: string, elements: readonly Buffer[]): void {
     const body = Buffer.concat([
       nfgenmsg(FAMILIES[this.family], 0),
       text(NFTA_SET_ELEM_LIST_TABLE, this.table),

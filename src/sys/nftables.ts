@@ -82,6 +82,34 @@ export async function readCounters(family: string, table: string): Promise<Map<s
   }
 }
 
+/** What `nft -j` says of a map. An element of one part is a value, of several a concatenation. */
+interface MapListing {
+  readonly name: string;
+  readonly elem?: readonly (readonly [key: ElementValue | { concat: readonly ElementValue[] }, value: ElementValue])[];
+}
+type ElementValue = string | number;
+
+/** One element of a map as nft spells it: the parts of its key, and its value. */
+export interface MapElement {
+  readonly key: readonly string[];
+  readonly value: string;
+}
+
+/** The maps of a table with their elements, as the kernel has them; none where there is no such table. @throws as applyRuleset */
+export async function listMaps(family: string, table: string): Promise<Map<string, MapElement[]>> {
+  const said = JSON.parse((await listTable(family, table)) ?? '{"nftables":[]}') as {
+    nftables: { map?: MapListing }[];
+  };
+  return new Map(said.nftables.flatMap(({ map }) => (map === undefined ? [] : [[map.name, elementsOf(map)]])));
+}
+
+function elementsOf({ elem = [] }: MapListing): MapElement[] {
+  return elem.map(([key, value]) => {
+    const parts = typeof key === 'object' ? key.concat : [key];
+    return { key: parts.map(String), value: String(value) };
+  });
+}
+
 /** @returns what it wrote to stdout */
 function nft(args: readonly string[], input: string): Promise<string> {
   return new Promise((resolve, reject) => {

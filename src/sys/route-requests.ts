@@ -47,6 +47,12 @@ export interface InterfaceAddress {
   readonly prefixLength: number;
 }
 
+export interface LinkAddress {
+  readonly address: Buffer;
+  /** By `addHostAddress`; false too where the kernel has no place for the protocol number, before 5.18. */
+  readonly isOurs: boolean;
+}
+
 export interface RouteSpec {
   readonly family: Family;
   /** The network, null: default. */
@@ -86,6 +92,8 @@ export interface RouteAnswer {
   readonly ifindex: number;
   readonly gateway: Buffer | null;
   readonly source: Buffer | null;
+  /** It is an address of this host. */
+  readonly isLocal: boolean;
 }
 
 const AF_INET = 2;
@@ -96,9 +104,12 @@ const ARPHRD_ETHER = 1;
 const IFA_F_NODAD = 0x02;
 const IFA_F_NOPREFIXROUTE = 0x200;
 const RTN_UNICAST = 1;
+const RTN_LOCAL = 2;
 const RTNH_F_ONLINK = 4;
 const RT_SCOPE_UNIVERSE = 0;
 const RT_SCOPE_LINK = 253;
+const RT_SCOPE_HOST = 254;
+const LIFETIME_FOREVER = 0xffff_ffff;
 const FR_ACT_TO_TBL = 1;
 
 const { EADDRNOTAVAIL, EEXIST, ENOENT, ESRCH, ENODEV } = constants.errno;
@@ -155,6 +166,50 @@ export class RouteRequests {
   /** @throws SystemError, not where it is not there */
   removeAddress(ifindex: number, address: InterfaceAddress): void {
     this.tolerating(EADDRNOTAVAIL, () => this.netlink.request(RTM.DELADDR, 0, addressBody(ifindex, address)));
+  }
+
+  /**
+   * Gives a link an address for itself alone: no packet gets it as its source by the kernel's choice, and by our protocol
+   * number, where the kernel has a place for it, it is known as ours.
+   *
+   * @param label of an IPv4 address: the link's name, a colon and more @throws SystemError, EEXIST where it is there already
+   */
+  addHostAddress(ifindex: number, address: Buffer, label: string): void {
+    const isIpv4 = address.length === 4;
+    const fixed = encode(IFADDRMSG, {
+      family: familyNumber(familyOf(address)),
+      prefixLength: 8 * address.length,
+      scope: isIpv4 ? RT_SCOPE_HOST : RT_SCOPE_UNIVERSE,
+      index: ifindex,
+    });
+    // struct ifa_cacheinfo: preferred, valid, two time stamps.
+    const deprecated = Buffer.concat([u32(0), u32(LIFETIME_FOREVER), u32(0), u32(0)]);
+    const body = Buffer.concat([
+      fixed,
+      attribute(IFA.LOCAL, address),
+      attribute(IFA.ADDRESS, address),
+      attribute(IFA.FLAGS, u32(IFA_F_NODAD | IFA_F_NOPREFIXROUTE)),
+      attribute(IFA.PROTO, Buffer.from([ROUTE_PROTOCOL])),
+      isIpv4 ? attribute(IFA.LABEL, Buffer.from(`${label}\0`)) : attribute(IFA.CACHEINFO, deprecated),
+    ]);
+    this.netlink.request(RTM.NEWADDR, NLM_F.CREATE | NLM_F.EXCL, body);
+  }
+
+  /** Addresses of a link. @throws SystemError */
+  addresses(ifindex: number): LinkAddress[] {
+    let found: LinkAddress[] = [];
+    const take = ({ type, body }: NetlinkMessage): void => {
+      const header = type === RTM.NEWADDR ? decode(IFADDRMSG, body) : null;
+      if (header === null || header.index !== ifindex) return;
+      const known = attributes(body, IFADDRMSG.bytes);
+      const address = known.get(IFA.LOCAL) ?? known.get(IFA.ADDRESS);
+      if (address === undefined) return;
+      found.push({ address: Buffer.from(address), isOurs: known.get(IFA.PROTO)?.[0] === ROUTE_PROTOCOL });
+    };
+    this.netlink.query(RTM.GETADDR, NLM_F.DUMP, encode(IFADDRMSG, { family: AF_UNSPEC }), take, () => {
+      found = [];
+    });
+    return found;
   }
 
   /** Adds a route beside others to the same destination. @throws SystemError, not where it is there already */
@@ -235,7 +290,7 @@ export class RouteRequests {
    * @throws SystemError ENETUNREACH, EHOSTUNREACH …
    */
   routeTo(address: Buffer, mark: number, through = 0): RouteAnswer {
-    let answer: RouteAnswer = { ifindex: 0, gateway: null, source: null };
+    let answer: RouteAnswer = { ifindex: 0, gateway: null, source: null, isLocal: false };
     const body = Buffer.concat([
       encode(RTMSG, { family: familyNumber(familyOf(address)), destinationLength: 8 * address.length }),
       attribute(RTA.DST, address),
@@ -250,6 +305,7 @@ export class RouteRequests {
         ifindex: found.get(RTA.OIF)?.readUInt32LE(0) ?? 0,
         gateway: copied(found.get(RTA.GATEWAY)),
         source: copied(found.get(RTA.PREFSRC)),
+        isLocal: decode(RTMSG, said)?.type === RTN_LOCAL,
       };
     });
     return answer;

@@ -160,7 +160,7 @@ export const IFLA = {
   IFALIAS: 20,
   STATS64: 23,
 } as const;
-export const IFA = { ADDRESS: 1, LOCAL: 2, FLAGS: 8 } as const;
+export const IFA = { ADDRESS: 1, LOCAL: 2, LABEL: 3, CACHEINFO: 6, FLAGS: 8, PROTO: 11 } as const;
 export const RTA = {
   DST: 1,
   OIF: 4,

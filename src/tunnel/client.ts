@@ -72,6 +72,8 @@ export interface TunnelClientOptions {
   readonly name: string;
   readonly token?: string;
   readonly tls?: ClientTls;
+  /** Share of new flows against those of other control devices, 1 to MAX_WEIGHT; default: 1. */
+  readonly weight?: number;
   readonly log: Logger;
   readonly handler: ClientHandler;
   readonly timers?: Timers;
@@ -226,12 +228,18 @@ export class TunnelClient {
     const control = new ControlChannel(socket, { side: 'control', log: this.log, timers: this.timers });
     link.control = control;
     control.onClose((reason) => this.lost(link, new FwdfsError('not-connected', reason), false));
-    const { name, token } = this.options;
+    const { name, token, weight } = this.options;
     const resume = this.session === '' ? {} : { resume: { session: this.session, epoch: this.epoch } };
     control
       .request(
         'hello',
-        { versions: VERSIONS, name, ...(token === undefined ? {} : { token }), ...resume },
+        {
+          versions: VERSIONS,
+          name,
+          ...(token === undefined ? {} : { token }),
+          ...(weight === undefined ? {} : { weight }),
+          ...resume,
+        },
         HELLO_TIMEOUT_MS,
       )
       .then((response) => {

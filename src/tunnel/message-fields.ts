@@ -1,6 +1,20 @@
 /** The kinds of fields that messages are made of: each takes its doc, and a unit where it has one. */
 import * as z from 'zod';
 
+/** Which side sends a message. */
+export type Side = 'control' | 'forwarder';
+
+/** What the table has of a message. */
+export interface MessageEntry {
+  readonly from: Side | 'both';
+  /** The message that answers it; null: none does. */
+  readonly answer: string | null;
+  /** Figure or step of the source text; 'ours' where it has none. */
+  readonly source: string;
+  readonly doc: string;
+  readonly fields: z.ZodObject;
+}
+
 const U32_MAX = 0xffff_ffff;
 export const text = (description: string, unit = '') => z.string().meta({ description, unit });
 export const texts = (description: string, unit = '') => z.array(z.string()).meta({ description, unit });

@@ -8,7 +8,7 @@ import { FWDFS, shell } from '../support/lab.js';
 import { withoutRoot } from '../support/netns.js';
 
 const TOOLS =
-  'sh nft ip nsenter setpriv tcpdump ping tshark ethtool iperf3 socat lsof xxd ps python3 fusermount3 unshare dirname nginx dnsmasq bird lldpd curl nc dig udhcpc traceroute arping ndisc6'.split(
+  'sh nft ip nsenter setpriv tcpdump ping tshark ethtool iperf3 socat lsof xxd ps python3 fusermount3 unshare dirname nginx haproxy wrk dnsmasq bird lldpd curl nc dig udhcpc traceroute arping ndisc6'.split(
     ' ',
   );
 

@@ -9,6 +9,7 @@ import {
   mountOptionsHelp,
   parseMountOptions,
   umaskOption,
+  weightOption,
 } from '../../src/cli/mount-options.js';
 
 t.test('options are parsed, and files become absolute paths', async (t) => {
@@ -93,4 +94,12 @@ t.test('a umask is octal', async (t) => {
 t.test('the help names every option', async (t) => {
   const help = mountOptionsHelp();
   for (const name of Object.keys(MOUNT_OPTIONS)) t.match(help, new RegExp(`^  ${name}\\b`, 'm'));
+});
+
+t.test('a weight is a number from 1 to 256', async (t) => {
+  t.equal(weightOption({}), undefined);
+  t.equal(weightOption(parseMountOptions('weight=256')), 256);
+  for (const weight of ['0', '257', '-1', '1.5', '01', 'heavy']) {
+    t.throws(() => weightOption({ weight }), { code: 'bad-option', message: /is no number from 1 to 256/ }, weight);
+  }
 });

@@ -48,7 +48,12 @@ forwarders:
 
 t.test('a control device has the name of its host unless told', async (t) => {
   const dir = t.testdir({ 'c.yaml': '{}' });
-  t.same(loadControlConfig(`${dir}/c.yaml`), { name: defaultControlName(hostname()), forwarders: new Map(), vifs: [] });
+  t.same(loadControlConfig(`${dir}/c.yaml`), {
+    name: defaultControlName(hostname()),
+    weight: 1,
+    forwarders: new Map(),
+    vifs: [],
+  });
   const names: [host: string, name: string][] = [
     ['web-1.example.org', 'web-1.example.org'],
     ['büro rechner', 'b-ro-rechner'],
@@ -95,6 +100,7 @@ t.test('every mistake is told with the line and what was expected', async (t) =>
 t.test('the short form names forwarders by URL', async (t) => {
   t.same(parseSource('fwd1=ws://127.0.0.1:7440'), {
     name: defaultControlName(),
+    weight: 1,
     forwarders: new Map([['fwd1', remote('ws://127.0.0.1:7440')]]),
     vifs: [],
   });
@@ -159,4 +165,50 @@ t.test('virtual IFs of a file have the form of `vif add`', async (t) => {
       says,
       vifs,
     );
+});
+
+t.test('a weight is a number from 1 to 256', async (t) => {
+  const dir = t.testdir({
+    'c.yaml': 'weight: 3',
+    'most.yaml': 'weight: 256',
+    'less.yaml': 'weight: 0',
+    'more.yaml': 'weight: 257',
+  });
+  t.equal(loadControlConfig(`${dir}/c.yaml`).weight, 3);
+  t.equal(loadControlConfig(`${dir}/most.yaml`).weight, 256);
+  for (const name of ['less', 'more']) {
+    t.equal(
+      mistakeOf(() => loadControlConfig(`${dir}/${name}.yaml`)),
+      `${dir}/${name}.yaml:1: expected a number from 1 to 256 (weight)`,
+    );
+  }
+});
+
+t.test('virtual IP addresses of the file', async (t) => {
+  const load = (vips: string): ReturnType<typeof loadControlConfig> => {
+    const dir = t.testdir({ 'c.yaml': `forwarders: { fwd1: { url: "ws://h:1" } }\nvips: [ ${vips} ]\n` });
+    return loadControlConfig(`${dir}/c.yaml`);
+  };
+  const { vips } = load(
+    '{ address: fwd1/10.9.0.1 }, { address: "fwd1/FD09:0::1", sender: "fd00::7", expose: ["tcp:80"] }',
+  );
+  t.match(vips, [
+    { forwarder: 'fwd1', request: { address: '10.9.0.1', sender: null, expose: null } },
+    { forwarder: 'fwd1', request: { address: 'fd09::1', sender: 'fd00::7', expose: [{ text: 'tcp:80' }] } },
+  ]);
+  const mistakes: [vips: string, says: RegExp][] = [
+    ['{ address: 10.9.0.1 }', /expected FORWARDER\/ADDRESS/],
+    ['{ address: fwd1/eth0 }', /expected FORWARDER\/ADDRESS/],
+    ['{ address: fwd2/10.9.0.1 }', /vips: there is no forwarder fwd2/],
+    ['{ address: fwd1/10.9.0.1, sender: web }', /expected an IPv4 or IPv6 address/],
+    ['{ address: fwd1/10.9.0.1, sender: "fd00::7" }', /expected address and sender of one family/],
+    ['{ address: fwd1/10.9.0.1, expose: ["tcp:99999"] }', /tcp:99999/],
+  ];
+  for (const [text, says] of mistakes) {
+    t.match(
+      mistakeOf(() => load(text)),
+      says,
+      text,
+    );
+  }
 });

@@ -140,7 +140,14 @@ t.test('statistics add up what the forwarder and this device count', async (t) =
 t.test("the forwarder's tables are its own, as text", async (t) => {
   const { link, forwarder } = await startPair(t);
   const root = new ForwarderDirectory(link, commandsOf(link));
-  t.same(names(at(root, '.tables') as DirectoryNode), ['distribution', 'flow', 'permission', 'reception']);
+  t.same(names(at(root, '.tables') as DirectoryNode), [
+    'distribution',
+    'flow',
+    'permission',
+    'reception',
+    'vip_distribution',
+    'vip_reception',
+  ]);
   t.equal(await text(root, '.tables/distribution'), 'one\n');
   const file = await open(root, 'eth0', O.RDONLY);
   t.equal(await text(root, '.tables/distribution'), 'one\n1\n');
@@ -169,7 +176,7 @@ t.test('.state tells all about the connection', async (t) => {
   const state = await text(root, '.state');
   t.match(
     state,
-    /^state\tconnected\nsince\t20\d\d-.*Z\nforwarder\tfwd1\naddress\t127.0.0.1\nround_trip_ms\t[\d.]+\nversion\t1\nresumed\t0\nlast_error\t-\n$/,
+    /^state\tconnected\nsince\t20\d\d-.*Z\nforwarder\tfwd1\naddress\t127.0.0.1\nround_trip_ms\t[\d.]+\nversion\t1\nresumed\t0\ndraining\t-\nlast_error\t-\n$/,
   );
   await forwarder.server.close('going home');
   await link.tables.read('distribution').catch(() => undefined);

@@ -2,7 +2,7 @@
 import t from 'tap';
 import { type ErrorCode, FwdfsError } from '../../src/base/errors.js';
 import type { ForwarderLink } from '../../src/control/forwarder-link.js';
-import type { VifView } from '../../src/control/socket-rules.js';
+import { rulesOf } from '../../src/control/socket-rules.js';
 import type { WatchedSocket } from '../../src/control/socket-watcher.js';
 import { type RuleKey, UpTunnel } from '../../src/control/up-tunnel.js';
 import { VifRules } from '../../src/control/vif-rules.js';
@@ -34,7 +34,7 @@ interface Scene {
   readonly rules: VifRules;
   readonly diary: string[];
   readonly log: ReturnType<typeof keepLog>;
-  readonly vif: { symbol: string; id: number };
+  readonly vif: { isKnown: boolean };
   readonly view: { ifindexes: Set<number>; addresses: Buffer[]; kind: 'tap' | 'tun' };
   /** What the next requests are answered with. */
   refusal: ErrorCode | null;
@@ -46,7 +46,7 @@ function make(old: WatchedSocket[] = [], expose: string | null = null): Scene {
   const diary: string[] = [];
   const log = keepLog();
   const view = { ifindexes: new Set([7]), addresses: [ADDRESS], kind: 'tap' as 'tap' | 'tun' };
-  const vif = { symbol: 'fwd1-eth0', id: 3 };
+  const vif = { symbol: 'fwd1-eth0', mode: 'socket' as const, isKnown: true, ruleFields: () => ({ vif: 3 }) };
   const tunnels: UpTunnel[] = [];
   const link: Pick<ForwarderLink, 'acquireUp' | 'releaseUp'> = {
     async acquireUp(key: RuleKey) {
@@ -66,13 +66,13 @@ function make(old: WatchedSocket[] = [], expose: string | null = null): Scene {
   const rules = new VifRules(
     {
       link,
-      interface: 'eth0',
-      vif,
-      mirror: {
+      interface: () => 'eth0',
+      owner: vif,
+      gate: {
         admit: (protocol) => void diary.push(`admit ${protocol.text}`),
         refuse: (protocol) => void diary.push(`refuse ${protocol.text}`),
       },
-      view: (): VifView => view,
+      wants: () => (socket) => rulesOf(socket, view),
       expose: expose === null ? null : parseExpose(expose),
       reader: { deliver: () => void diary.push('frame') },
       onChange: () => undefined,
@@ -84,7 +84,7 @@ function make(old: WatchedSocket[] = [], expose: string | null = null): Scene {
   return scene;
 }
 
-const states = ({ rules }: Scene): string[] => rules.rows().map(([, protocol, state]) => `${protocol} ${state}`);
+const states = ({ rules }: Scene): string[] => rules.rows().map(({ protocol, state }) => `${protocol} ${state}`);
 
 t.test('the first socket sets the rule, admitted before it is asked for; the last close takes it back', async (t) => {
   const scene = make();
@@ -132,7 +132,7 @@ t.test(
     some.rules.changed([sshd, web, tcp('new', 8080)], []);
     await some.rules.settled();
     t.same(states(some), ['tcp:80 active', 'tcp:8080 refused']);
-    t.match(some.rules.rows()[1]?.at(-1), /--expose does not name tcp:8080/);
+    t.match(some.rules.rows()[1]?.reason, /--expose does not name tcp:8080/);
   },
 );
 
@@ -163,7 +163,7 @@ t.test(
     rules.retry();
     await rules.settled();
     t.same(states(scene), ['tcp:80 active']);
-    t.equal(rules.rows()[0]?.at(-1), '-');
+    t.equal(rules.rows()[0]?.reason, '-');
   },
 );
 
@@ -173,18 +173,18 @@ t.test('a rule that the forwarder withdraws is refused from then on, and is not 
   await scene.rules.settled();
   scene.tunnels[0]?.fail(new FwdfsError('not-permitted', 'the permissions were changed'));
   t.same(states(scene), ['tcp:80 refused']);
-  t.match(scene.rules.rows()[0]?.at(-1), /the permissions were changed/);
+  t.match(scene.rules.rows()[0]?.reason, /the permissions were changed/);
   t.same(scene.diary.slice(2), ['refuse tcp:80', 'delete tcp:80']);
 });
 
 t.test('without a connection rules wait for the virtual IF to be known again', async (t) => {
   const scene = make();
   const { diary, rules, vif } = scene;
-  vif.id = 0;
+  vif.isKnown = false;
   rules.changed([tcp('a', 80)], []);
   t.same(states(scene), ['tcp:80 waiting']);
   t.same(diary, []);
-  vif.id = 9;
+  vif.isKnown = true;
   scene.refusal = 'not-connected';
   rules.retry();
   await rules.settled();
@@ -218,10 +218,10 @@ t.test('packet sockets with other filters have rules of their own, and are seen 
   rules.changed([packet('a', ''), packet('b', filter), packet('c', filter)], []);
   await rules.settled();
   t.same(
-    rules.rows().map(([, protocol, , sockets, own]) => [protocol, sockets, own]),
+    rules.rows().map(({ protocol, sockets, hasFilter }) => [protocol, sockets, hasFilter]),
     [
-      ['ether:0x88cc', '1', 'no'],
-      ['ether:0x88cc', '2', 'yes'],
+      ['ether:0x88cc', 1, false],
+      ['ether:0x88cc', 2, true],
     ],
   );
   t.same([rules.seesEther(0x88cc), rules.seesEther(0x0806)], [true, false]);

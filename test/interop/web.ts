@@ -30,7 +30,7 @@ for (const kind of KINDS) {
       await lab.untilRule('tcp:80');
       t.equal(await get('http://10.9.0.1/'), 'hello\n');
       t.equal(await get('http://[fd09::1]/'), 'hello\n');
-      const clients = readFileSync(join(folder, 'access.log'), 'utf8')
+      const clients = readFileSync(join(folder, 'nginx-web', 'access.log'), 'utf8')
         .trim()
         .split('\n')
         .map((line) => line.split(' ')[0]);

@@ -53,15 +53,33 @@ export class FakeForwarder {
   readonly holds = new Map<MessageType, Promise<void>>();
   readonly server: TunnelServer;
   private proxy!: TcpProxy;
+  /** By virtual IP address. */
+  readonly conversions = new Map<string, Message<'address-conversion-request'>>();
+  /** Converts, as a forwarder does; may throw what refuses it. */
+  onConversion: (fields: Message<'address-conversion-request'>) => void = () => undefined;
+  onTransfer: (fields: Message<'transfer-request'>) => void = () => undefined;
+  /** Its end of the link. */
+  place: (vip: string) => { nextHop: string; link: string } = () => ({
+    nextHop: '10.8.0.1',
+    link: '02:00:00:00:00:01',
+  });
+  /** Of the last hello. */
+  weight: number | undefined;
   private current: Session | null = null;
   private lastDown = 0;
 
-  private constructor(resumeTime?: number) {
+  private readonly host: string;
+
+  private constructor(host: string, resumeTime?: number) {
+    this.host = host;
     this.server = new TunnelServer({
       ...(resumeTime === undefined ? {} : { resumeTime }),
       name: 'fwd1',
       log: keepLog(),
-      authenticate: (hello) => hello.name,
+      authenticate: (hello) => {
+        this.weight = hello.weight;
+        return hello.name;
+      },
       handler: {
         active: (session, resumed) => this.active(session, resumed),
         message: (_session, ...message) => this.message(...message),
@@ -74,10 +92,12 @@ export class FakeForwarder {
     });
   }
 
-  static async start(t: Test, resumeTime?: number): Promise<FakeForwarder> {
-    const forwarder = new FakeForwarder(resumeTime);
-    await forwarder.server.listen(['ws://127.0.0.1:0']);
-    forwarder.proxy = await startTcpProxy(Number(new URL(forwarder.server.urls[0] ?? '').port));
+  /** @param host where it listens, in the network namespace of the thread */
+  static async start(t: Test, resumeTime?: number, host = '127.0.0.1'): Promise<FakeForwarder> {
+    const forwarder = new FakeForwarder(host, resumeTime);
+    const literal = host.includes(':') ? `[${host}]` : host;
+    await forwarder.server.listen([`ws://${literal}:0`]);
+    forwarder.proxy = await startTcpProxy(Number(new URL(forwarder.server.urls[0] ?? '').port), host);
     t.teardown(async () => {
       await forwarder.server.close();
       await forwarder.proxy.close();
@@ -86,7 +106,7 @@ export class FakeForwarder {
   }
 
   get url(): string {
-    return `ws://127.0.0.1:${this.proxy.port}`;
+    return `ws://${this.host.includes(':') ? `[${this.host}]` : this.host}:${this.proxy.port}`;
   }
 
   get session(): Session {
@@ -153,6 +173,7 @@ export class FakeForwarder {
 
   private closed(): void {
     this.rules.clear();
+    this.conversions.clear();
     this.tunnels.clear();
     this.diary.add('closed');
   }
@@ -175,7 +196,8 @@ export class FakeForwarder {
         this.diary.add(`${type} ${fields.interface}`);
         return { interface: fields.interface, attributes: this.attributes, rights: this.rights, protocols: ['*'] };
       case 'transfer-request':
-        this.diary.add(`${type} ${fields.symbol}`);
+        this.diary.add(`${type} ${fields.symbol}${fields.vip === undefined ? '' : ` ${fields.protocol}`}`);
+        this.onTransfer(fields);
         this.rules.set(fields.upTunnel, fields.symbol);
         this.linkTypes.push(fields.linkType);
         return { upTunnel: fields.upTunnel };
@@ -192,6 +214,18 @@ export class FakeForwarder {
         this.diary.add(`${type} ${this.tunnels.get(fields.downTunnel)?.symbol ?? '-'}`);
         this.tunnels.delete(fields.downTunnel);
         return { downTunnel: fields.downTunnel };
+      case 'address-conversion-request':
+        this.diary.add(`${type} ${fields.vip} ${fields.sender}`);
+        this.onConversion(fields);
+        this.conversions.set(fields.vip, fields);
+        return { vip: fields.vip, interface: 'eth0', ...this.place(fields.vip) };
+      case 'address-conversion-deletion-request':
+        this.diary.add(`${type} ${fields.vip}`);
+        this.conversions.delete(fields.vip);
+        return { vip: fields.vip };
+      case 'drain-request':
+        this.diary.add(`${type} ${fields.interface ?? '*'} ${fields.drain}`);
+        return { drain: fields.drain };
       case 'table-request':
         this.diary.add(`${type} ${fields.table}`);
         return this.table(fields);
@@ -236,11 +270,19 @@ export interface LinkEnd {
 }
 
 /** A link of the control device ctl1 to that forwarder, called fwd1. */
-export function startLink(t: Test, url: string): LinkEnd {
+export function startLink(t: Test, url: string, weight?: number): LinkEnd {
   const reception = new ReceptionTable();
   const transmission = new TransmissionTable();
   const log = keepLog();
-  const link = new ForwarderLink({ name: 'fwd1', url, control: 'ctl1', reception, transmission, log });
+  const link = new ForwarderLink({
+    name: 'fwd1',
+    url,
+    control: 'ctl1',
+    reception,
+    transmission,
+    log,
+    ...(weight !== undefined && { weight }),
+  });
   t.teardown(() => link.close());
   return { link, reception, transmission, log };
 }

@@ -12,6 +12,8 @@ import type { Netns } from './netns.js';
 
 export type Kind = 'tap' | 'tun';
 export const DEVICE = 'fwd1-eth0';
+/** Commands that have commands of their own. */
+const NESTED: readonly string[] = ['vif', 'vip', 'rule'];
 
 /** Rights that a control device with virtual IFs has. */
 export const VIF_PERMISSIONS =
@@ -39,19 +41,16 @@ export class InteropLab {
   }
 
   /** Runs the command in the control device's namespace. */
-  async fwdfs(...words: string[]): Promise<string> {
+  fwdfs(...words: string[]): Promise<string> {
+    return this.fwdfsAt(this.lab.ctl, this.lab.mountPoint, ...words);
+  }
+
+  /** Runs the command in the namespace of that mount's control device. */
+  async fwdfsAt(netns: Netns, mountPoint: string, ...words: string[]): Promise<string> {
     const [command = '', ...rest] = words;
-    const nested = command === 'vif';
+    const nested = NESTED.includes(command);
     const head = nested ? [command, rest.shift() ?? ''] : [command];
-    const result = await run([
-      ...this.lab.ctl.prefix,
-      process.execPath,
-      FWDFS,
-      ...head,
-      '-m',
-      this.lab.mountPoint,
-      ...rest,
-    ]);
+    const result = await run([...netns.prefix, process.execPath, FWDFS, ...head, '-m', mountPoint, ...rest]);
     if (result.status !== 0) throw new Error(`fwdfs ${words.join(' ')}: ${result.stderr}`);
     return result.stdout.toString();
   }
@@ -115,17 +114,23 @@ export class InteropLab {
   }
 }
 
-/** nginx that serves a folder on port 80, IPv4 and IPv6. @returns words that start it in the foreground */
-export function nginx(lab: InteropLab, files: Readonly<Record<string, string | Buffer>>): string[] {
-  for (const [name, content] of Object.entries(files)) lab.file(`www/${name}`, content);
-  const { folder } = lab.lab;
+/**
+ * nginx that serves files on port 80, IPv4 and IPv6.
+ *
+ * @param name of this server, in the header X-Server of its answers; its files are in the lab's folder NAME-web
+ * @returns words that start it in the foreground
+ */
+export function nginx(lab: InteropLab, files: Readonly<Record<string, string | Buffer>>, name = 'nginx'): string[] {
+  const folder = join(lab.lab.folder, `${name}-web`);
+  mkdirSync(folder, { recursive: true });
+  for (const [file, content] of Object.entries(files)) lab.file(`${name}-web/www/${file}`, content);
   const paths = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((one) => `${one}_temp_path ${folder}/tmp;`);
   const config = lab.file(
-    'nginx.conf',
-    `daemon off; master_process off; user root; pid ${folder}/nginx.pid; error_log stderr;
-events { }
-http { ${paths.join(' ')} access_log ${folder}/access.log; sendfile on;
-  server { listen 80; listen [::]:80; root ${folder}/www; } }
+    `${name}-web/nginx.conf`,
+    `daemon off; master_process off; user root; pid ${folder}/nginx.pid; error_log stderr; worker_rlimit_nofile 20000;
+events { worker_connections 8192; }
+http { ${paths.join(' ')} access_log ${folder}/access.log; sendfile on; keepalive_requests 1000000; add_header X-Server ${name};
+  server { listen 80 backlog=4096; listen [::]:80 backlog=4096; root ${folder}/www; } }
 `,
   );
   return ['nginx', '-p', folder, '-c', config, '-e', 'stderr'];

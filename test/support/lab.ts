@@ -34,10 +34,21 @@ export interface LabOptions {
   /** Names of the control devices that have the token; default: ctl1. The first one is mounted by `start`. */
   readonly controls?: readonly string[];
   readonly mountOptions?: string;
+  /** Where the forwarder listens; default: at its address for `ctl`. */
+  readonly listen?: string;
   readonly logLevel?: string;
   readonly traceFuse?: boolean;
   /** Arguments of node, for both daemons. */
   readonly nodeArguments?: readonly string[];
+}
+
+/** Where a further control device runs. */
+export interface Place {
+  readonly netns: Netns;
+  /** Address of the forwarder from there. */
+  readonly forwarder: string;
+  /** Options of its mount, beside those of the lab. */
+  readonly mountOptions?: string;
 }
 
 /** A child whose output is kept, for the message of a failing test. */
@@ -275,7 +286,7 @@ export class Lab {
     writeFileSync(
       this.config,
       `name: fwd1
-listen: ws://10.8.0.1:7440
+listen: ${this.options.listen ?? 'ws://10.8.0.1:7440'}
 tokens: { ${tokens} }
 interfaces:
   eth0: ${this.options.eth0 ?? '{ unmatched: host }'}
@@ -305,15 +316,19 @@ ${this.options.permissions ?? everything.join('\n')}
   }
 
   async startControl(): Promise<void> {
-    this.control = this.mount(this.controls[0] ?? '', this.mountPoint);
+    this.control = this.mount(this.controls[0] ?? '', this.mountPoint, this.here);
     await this.control.until(/"mounted"/);
   }
 
-  /** One more control device, with a mount of its own. @returns its mount point */
-  async addControl(name: string): Promise<string> {
+  private get here(): Place {
+    return { netns: this.ctl, forwarder: '10.8.0.1' };
+  }
+
+  /** One more control device, with a mount of its own, beside the first one or elsewhere. @returns its mount point */
+  async addControl(name: string, place = this.here): Promise<string> {
     const mountPoint = join(this.folder, name);
-    mkdirSync(mountPoint);
-    const control = this.mount(name, mountPoint);
+    mkdirSync(mountPoint, { recursive: true });
+    const control = this.mount(name, mountPoint, place);
     this.others.set(name, { control, mountPoint });
     await control.until(/"mounted"/);
     return mountPoint;
@@ -324,10 +339,17 @@ ${this.options.permissions ?? everything.join('\n')}
     await this.others.get(name)?.control.end(signal);
   }
 
-  private mount(name: string, mountPoint: string): Daemon {
-    const extra = this.options.mountOptions === undefined ? '' : `,${this.options.mountOptions}`;
+  /** The process of a control device. */
+  daemonOf(name: string): Daemon {
+    const daemon = name === this.controls[0] ? this.control : this.others.get(name)?.control;
+    if (daemon === null || daemon === undefined) throw new Error(`${name} does not run`);
+    return daemon;
+  }
+
+  private mount(name: string, mountPoint: string, place: Place): Daemon {
+    const extra = [this.options.mountOptions, place.mountOptions].flatMap((one) => one ?? []);
     return new Daemon([
-      ...this.ctl.prefix,
+      ...place.netns.prefix,
       process.execPath,
       ...(this.options.nodeArguments ?? []),
       FWDFS,
@@ -335,10 +357,10 @@ ${this.options.permissions ?? everything.join('\n')}
       '-f',
       ...(this.options.traceFuse === true ? ['--trace-fuse'] : []),
       '-o',
-      `name=${name},token_file=${join(this.folder, 'token')}${extra}`,
+      [`name=${name}`, `token_file=${join(this.folder, 'token')}`, ...extra].join(','),
       '--log-level',
       this.options.logLevel ?? 'info',
-      'fwd1=ws://10.8.0.1:7440',
+      `fwd1=ws://${place.forwarder}:7440`,
       mountPoint,
     ]);
   }

@@ -1,4 +1,4 @@
-/** A TCP relay on 127.0.0.1 that can be cut, or frozen: then it stays connected and passes nothing. */
+/** A TCP relay that can be cut, or frozen: then it stays connected and passes nothing. */
 import { type AddressInfo, type Socket, connect, createServer } from 'node:net';
 
 export interface TcpProxy {
@@ -12,12 +12,13 @@ export interface TcpProxy {
   close(): Promise<void>;
 }
 
-export async function startTcpProxy(targetPort: number): Promise<TcpProxy> {
+/** @param host where it listens, and where the target does */
+export async function startTcpProxy(targetPort: number, host = '127.0.0.1'): Promise<TcpProxy> {
   const sockets = new Set<Socket>();
   let count = 0;
   const server = createServer({ pauseOnConnect: false }, (near) => {
     count += 1;
-    const far = connect(targetPort, '127.0.0.1');
+    const far = connect(targetPort, host);
     near.setNoDelay();
     far.setNoDelay();
     for (const [one, other] of [
@@ -33,7 +34,7 @@ export async function startTcpProxy(targetPort: number): Promise<TcpProxy> {
       one.pipe(other);
     }
   });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  await new Promise<void>((resolve) => server.listen(0, host, resolve));
   const cut = (): void => {
     for (const socket of [...sockets]) socket.destroy();
   };

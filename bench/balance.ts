@@ -1,0 +1,123 @@
+/**
+ * `npm run bench -- balance [peers|failover] [rounds=N]`: one address for the web servers of two control devices.
+ *
+ * `peers`: requests/s, latency and bulk of encapsulation, of virtual IP, of plain nftables DNAT and of HAProxy, in turn in one
+ * run, with medians and the spread over the rounds; the whole machine's processor seconds include those of whoever else
+ * uses it. `failover`: how long requests fail when a server, a control device or a link dies under load.
+ */
+import { truncateSync, writeFileSync } from 'node:fs';
+import { BalanceLab } from '../test/support/balance.js';
+import { benchFailover } from './support/balance-failover.js';
+import { cpuOf, LARGE_BYTES, machineBusySeconds, MEASURES } from './support/balance-measures.js';
+import { type Running, SETUPS } from './support/balance-setups.js';
+import { row } from './support/report.js';
+
+const DEVICES = 2;
+const ROUNDS = 3;
+/** HAProxy listens at the forwarder itself; a rule of ours beats `host`. */
+const ETH0 = '{ unmatched: discard, host: [icmp, "tcp:80"] }';
+
+/** Of one measure and setup, a value for each round. */
+interface Values {
+  readonly values: number[];
+  /** Processors that were busy with it: what stands between client and server, and the whole machine. */
+  readonly between: number[];
+  readonly machine: number[];
+}
+
+/** By measure, then by setup. */
+type Results = Map<string, Map<string, Values>>;
+
+function valuesOf(results: Results, what: string, setup: string): Values {
+  const bySetup = results.get(what) ?? new Map<string, Values>();
+  results.set(what, bySetup);
+  const values = bySetup.get(setup) ?? { values: [], between: [], machine: [] };
+  bySetup.set(setup, values);
+  return values;
+}
+
+const median = (values: readonly number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1] ?? NaN;
+
+async function round(lab: BalanceLab, { pids }: Running, setup: string, results: Results): Promise<void> {
+  for (const measure of MEASURES) {
+    const [cpu, machine, start] = [cpuOf(pids), machineBusySeconds(), performance.now()];
+    const measured = await measure.measure(lab);
+    const seconds = (performance.now() - start) / 1000;
+    const between = (cpuOf(pids) - cpu) / seconds;
+    const busy = (machineBusySeconds() - machine) / seconds;
+    for (const [index, { value, errors }] of measured.entries()) {
+      const name = measure.names[index] ?? '';
+      const of = valuesOf(results, name, setup);
+      of.values.push(value);
+      of.between.push(between);
+      of.machine.push(busy);
+      if (errors > 0) row(`${setup}: ${name}`, `${errors} errors`, 'none');
+    }
+  }
+}
+
+function print(results: Results): void {
+  for (const [what, bySetup] of results) {
+    process.stdout.write(`\n${what}\n`);
+    for (const [setup, { values, between, machine }] of bySetup) {
+      const spread = [Math.min(...values), Math.max(...values)].map((value) => value.toFixed(2)).join(' to ');
+      row(
+        `  ${setup}`,
+        `median ${median(values).toFixed(2)}, ${spread}`,
+        `processors: ${median(between).toFixed(2)} between, ${median(machine).toFixed(2)} of the machine`,
+      );
+    }
+  }
+  process.stdout.write('\n');
+  const [encapsulation, vip, nftables, haproxy] = SETUPS.map(({ name }) => name);
+  const [perConnection = '', keepAlive = '', , , one = '', many = ''] = MEASURES.flatMap(({ names }) => names);
+  const ratio = (what: string, ours = '', peer = '', goal = ''): void => {
+    const [a, b] = [ours, peer].map((setup) => results.get(what)?.get(setup)?.values);
+    if (a !== undefined && b !== undefined) {
+      row(`${ours} / ${peer}: ${what}`, `${(median(a) / median(b)).toFixed(2)} x`, goal);
+    }
+  };
+  for (const what of [perConnection, keepAlive, one, many]) ratio(what, vip, nftables, '0.9 x');
+  for (const what of [perConnection, keepAlive]) ratio(what, encapsulation, haproxy, '1 x');
+  for (const what of [one, many]) ratio(what, encapsulation, haproxy, '0.6 x');
+  const plain = Object.fromEntries([...results].map(([what, bySetup]) => [what, Object.fromEntries(bySetup)]));
+  process.stdout.write(`${JSON.stringify(plain)}\n`);
+}
+
+async function benchPeers(rounds: number): Promise<void> {
+  const lab = await BalanceLab.start(DEVICES, { eth0: ETH0 });
+  const results: Results = new Map();
+  const skipped = new Set<string>();
+  try {
+    for (const device of lab.devices) {
+      const large = lab.interop.file(`${device.name}-web/www/large`, '');
+      writeFileSync(large, '');
+      truncateSync(large, LARGE_BYTES);
+      lab.web(device);
+    }
+    for (let i = 0; i < rounds; i++) {
+      for (const setup of SETUPS.filter(({ name }) => !skipped.has(name))) {
+        let running: Running;
+        try {
+          running = await setup.begin(lab);
+        } catch (error) {
+          skipped.add(setup.name);
+          row(setup.name, `skipped: ${error instanceof Error ? (error.message.split('\n', 1)[0] ?? '') : ''}`);
+          continue;
+        }
+        await round(lab, running, setup.name, results);
+        await running.end();
+      }
+    }
+    print(results);
+  } finally {
+    await lab.stop();
+  }
+}
+
+export async function benchBalance(parts: readonly string[]): Promise<void> {
+  const rounds = Number(parts.find((part) => part.startsWith('rounds='))?.slice('rounds='.length) ?? ROUNDS);
+  const wanted = parts.filter((part) => !part.startsWith('rounds='));
+  if (wanted.length === 0 || wanted.includes('peers')) await benchPeers(rounds);
+  if (wanted.length === 0 || wanted.includes('failover')) await benchFailover(rounds);
+}

@@ -1,0 +1,211 @@
+/**
+ * What virtual IP address 223 (Fig. 13) is in the kernel of the control device, in the network namespace of the process:
+ *
+ *     name `fwdfs vip ADDRESS`         held: no other control device of this namespace has it
+ *     nft tables                       vip-ruleset.ts: nothing is converted until it is admitted
+ *     address on lo                    for this host alone: sockets can be bound to it, packets to it are for us
+ *     rule from ADDRESS lookup T       T: default via the forwarder on the link between the devices
+ *
+ * The forwarder's answer makes it (`apply`); another answer makes it anew, with what was admitted. When the link was down
+ * its route comes back with it.
+ */
+import { describe, FwdfsError } from '../base/errors.js';
+import type { Logger } from '../base/log.js';
+import { parseIpv4, parseIpv6 } from '../packet/ip-address.js';
+import type { ProtocolAddress } from '../packet/protocol-address.js';
+import { ifNameToIndex } from '../sys/libc.js';
+import { LinkWatch } from '../sys/link-watch.js';
+import { NftSets, portPart, setKey } from '../sys/nft-sets.js';
+import { applyRuleset, dropTable } from '../sys/nftables.js';
+import { RouteRequests, type RouteSpec, type RuleSpec } from '../sys/route-requests.js';
+import { holdTable, tryHoldName } from './table-number.js';
+import {
+  type Conversion,
+  RECEPTION_MAP,
+  VIP_ARP_FAMILY,
+  VIP_TABLE_FAMILY,
+  vipRuleset,
+  vipTable,
+} from './vip-ruleset.js';
+
+/** Tables of routes, one for each virtual IP address. */
+export const VIP_TABLES = { name: 'fwdfs vip table', first: 7_431_000, count: 4096 };
+/** After the rules of pins, before those of virtual IFs and main. */
+const VIP_RULE_PRIORITY = 20_405;
+const LABEL = 'lo:fwdfs';
+
+/** The name that says whose a virtual IP address is. */
+export const vipLockName = (vip: string): string => `fwdfs vip ${vip}`;
+
+/** All that the kernel needs to know. */
+export interface VipPath extends Conversion {
+  readonly ifindex: number;
+  /** The forwarder's address on the link, of the same family. */
+  readonly nextHop: string;
+}
+
+/** @throws FwdfsError bad-command */
+export function addressBytes(text: string): Buffer {
+  const bytes = parseIpv4(text) ?? parseIpv6(text);
+  if (bytes === null) throw new FwdfsError('bad-command', `${JSON.stringify(text)} is no IPv4 or IPv6 address`);
+  return bytes;
+}
+
+export class VipKernel {
+  readonly requests = new RouteRequests();
+  private readonly vip: string;
+  private readonly address: Buffer;
+  private readonly table: string;
+  private readonly log: Logger;
+  private readonly giveBack: (() => void)[] = [];
+  private readonly routingTable: number;
+  private path: VipPath | null = null;
+  private sets: NftSets | null = null;
+  private watch: LinkWatch | null = null;
+  private route: RouteSpec | null = null;
+  /** How many rules want a port, by `PROTOCOL . PORT`. */
+  private readonly holders = new Map<string, number>();
+
+  /** Holds the address; nothing is in the kernel yet. @throws FwdfsError already-there; SystemError */
+  constructor(control: string, vip: string, log: Logger) {
+    this.vip = vip;
+    this.address = addressBytes(vip);
+    this.table = vipTable(control, vip);
+    this.log = log;
+    try {
+      const free = tryHoldName(vipLockName(vip));
+      if (free === null) throw new FwdfsError('already-there', `virtual IP address ${vip} of another control device`);
+      this.giveBack.push(free);
+      if (this.isLocal()) throw new FwdfsError('already-there', `${vip} is an address of this host`);
+      const [table, freeTable] = holdTable(VIP_TABLES);
+      this.routingTable = table;
+      this.giveBack.push(freeTable);
+    } catch (error) {
+      this.release();
+      throw error;
+    }
+  }
+
+  private isLocal(): boolean {
+    try {
+      return this.requests.routeTo(this.address, 0).isLocal;
+    } catch {
+      // No route at all.
+      return false;
+    }
+  }
+
+  /** Makes it, or makes it anew where something is other than before. @throws FwdfsError host-lacks without nft; SystemError */
+  async apply(path: VipPath): Promise<void> {
+    const before = this.path;
+    const isSame = before !== null && JSON.stringify(before) === JSON.stringify(path);
+    if (!isSame) {
+      const drops = [VIP_TABLE_FAMILY, VIP_ARP_FAMILY].map((family) => dropTable(family, this.table)).join('');
+      this.path = path;
+      const elements = Array.from(this.holders.keys(), (port) => `${path.sender} . ${port} : ${this.vip}`);
+      await applyRuleset(drops + vipRuleset(this.table, path, elements));
+      this.sets ??= new NftSets(VIP_TABLE_FAMILY, this.table);
+      // What changed while nft ran.
+      for (const port of this.holders.keys()) this.change('add', port);
+    }
+    if (before === null) {
+      this.requests.addHostAddress(ifNameToIndex('lo'), this.address, LABEL);
+      this.requests.addRule(this.rule);
+    }
+    if (before?.ifindex !== path.ifindex) {
+      this.watch?.close();
+      this.watch = new LinkWatch(path.ifindex, (up) => {
+        if (up) this.placeRoute();
+      });
+    }
+    this.placeRoute();
+  }
+
+  private get rule(): RuleSpec {
+    const family = this.address.length === 4 ? 4 : 6;
+    const table = this.routingTable;
+    return { family, from: this.address, to: null, oif: '', exceptMark: 0, table, priority: VIP_RULE_PRIORITY };
+  }
+
+  private placeRoute(): void {
+    const { path } = this;
+    if (path === null) return;
+    const route: RouteSpec = {
+      family: this.address.length === 4 ? 4 : 6,
+      destination: null,
+      prefixLength: 0,
+      gateway: addressBytes(path.nextHop),
+      onlink: true,
+      ifindex: path.ifindex,
+      table: this.routingTable,
+      metric: 0,
+      source: null,
+    };
+    try {
+      if (this.route !== null) this.requests.removeRoute(this.route);
+      this.requests.addRoute(route);
+      this.route = route;
+    } catch (error) {
+      // A link that is down: its route comes with it.
+      this.log.warn({ vip: this.vip, error: describe(error) }, 'answers have no way to the forwarder now');
+    }
+  }
+
+  /** Lets in what is for a port of the address, until it was refused as often. */
+  admit(protocol: ProtocolAddress): void {
+    for (const port of portsOf(protocol)) {
+      const count = this.holders.get(port) ?? 0;
+      this.holders.set(port, count + 1);
+      if (count === 0) this.change('add', port);
+    }
+  }
+
+  refuse(protocol: ProtocolAddress): void {
+    for (const port of portsOf(protocol)) {
+      const count = this.holders.get(port) ?? 0;
+      if (count > 1) this.holders.set(port, count - 1);
+      else if (this.holders.delete(port)) this.change('remove', port);
+    }
+  }
+
+  private change(verb: 'add' | 'remove', port: string): void {
+    const { path, sets } = this;
+    if (path === null || sets === null) return;
+    const [protocol = 0, number = 0] = port.split(' . ').map(Number);
+    const key = setKey(addressBytes(path.sender), Buffer.from([protocol]), portPart(number));
+    try {
+      if (verb === 'add') sets.add(RECEPTION_MAP, key, this.address);
+      else sets.remove(RECEPTION_MAP, key);
+    } catch (error) {
+      this.log.warn({ vip: this.vip, port, error: describe(error) }, 'the kernel refused a setting');
+    }
+  }
+
+  /** Nothing is left in the kernel. @throws as apply */
+  async remove(): Promise<void> {
+    this.watch?.close();
+    this.sets?.close();
+    if (this.path !== null) {
+      removeVip(this.requests, this.address, this.routingTable);
+      await applyRuleset([VIP_TABLE_FAMILY, VIP_ARP_FAMILY].map((family) => dropTable(family, this.table)).join(''));
+    }
+    this.release();
+  }
+
+  private release(): void {
+    this.requests.close();
+    for (const free of this.giveBack.splice(0)) free();
+  }
+}
+
+/** `PROTOCOL . PORT` of each, as nft spells them. */
+function portsOf({ protocols, portLow }: ProtocolAddress): string[] {
+  return protocols.map((protocol) => `${protocol} . ${portLow}`);
+}
+
+/** Address, rule and route of a virtual IP address, whatever of them there is. @throws SystemError */
+export function removeVip(requests: RouteRequests, address: Buffer, table: number): void {
+  for (const rule of requests.rules()) if (rule.table === table) requests.removeRule(rule);
+  requests.flushTable(table);
+  requests.removeAddress(ifNameToIndex('lo'), { address, prefixLength: 8 * address.length });
+}
