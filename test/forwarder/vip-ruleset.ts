@@ -1,3 +1,4 @@
+/** Distribution table 343 and reception table 345 as nft has them: slots, scripts, and rows read back. */
 import t from 'tap';
 import { MAX_VIP_SLOTS } from '../../src/base/limits.js';
 import { parseIpv4, parseIpv6 } from '../../src/packet/ip-address.js';
