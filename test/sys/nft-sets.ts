@@ -105,7 +105,7 @@ t.test('many elements come at once, whatever fits into one change', { skip: with
 });
 
 t.test('elements of maps have data', { skip: withoutRoot }, async (t) => {
-  const script = `table inet ${TABLE} { map to { type ipv4_addr . inet_proto . inet_service : ipv4_addr; }; }`;
+  const script = `table inet ${TABLE} { map to { type ipv4_addr . inet_proto . inet_service : ipv4_addr; }\n}`;
   const { netns, sets } = await setUp(t, script);
   const list = (): string => netns.run(`nft list map inet ${TABLE} to`);
   const key = setKey(Buffer.from([169, 254, 7, 7]), Buffer.from([6]), portPart(80));
