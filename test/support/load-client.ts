@@ -236,7 +236,7 @@ function nextExchange(): Exchange {
 
 const start = performance.now();
 let end = start + options.seconds * 1000;
-watch(STDIN, EPOLLIN | EPOLLHUP);
+watch(STDIN, EPOLLIN | EPOLLHUP | EPOLLET);
 for (let asked = 0; ;) {
   const now = performance.now();
   const dueAt = (): number => start + (asked * 1000) / options.rate;
