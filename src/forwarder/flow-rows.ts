@@ -11,6 +11,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { PagedRows } from '../base/paged-rows.js';
+import { flowKeyHash } from './flow-hash.js';
 import { ADDRESS_WORDS, type FlowKey } from './flow-key.js';
 
 /** No row. */
@@ -33,9 +34,6 @@ const FIRST_BUCKETS = 64;
 /** So that few chains have a second row: each look at one may miss the cache. */
 const BUCKETS_PER_ROW = 2;
 
-/** Rounds at the end of HalfSipHash-1-3. */
-const FINAL_ROUNDS = 3;
-
 export class FlowRows {
   private readonly rows = new PagedRows(ROW_WORDS);
   private buckets = new Int32Array(FIRST_BUCKETS).fill(NONE);
@@ -44,7 +42,7 @@ export class FlowRows {
   private top = 0;
   private free = NONE;
   private used = 0;
-  /** So that nobody can choose ports and addresses that share a chain. */
+  /** See flow-hash.ts. */
   private readonly secret0 = randomBytes(4).readInt32LE();
   private readonly secret1 = randomBytes(4).readInt32LE();
 
@@ -158,33 +156,8 @@ export class FlowRows {
     }
   }
 
-  /** HalfSipHash-1-3 over the addresses, the ports and the kind: a hash that only who knows its key can make collide. */
-  private hash({ words, ports, kind, isIpv4 }: FlowKey): number {
-    const step = isIpv4 ? ADDRESS_WORDS : 1;
-    let v0 = this.secret0;
-    let v1 = this.secret1;
-    let v2 = 0x6c796765 ^ this.secret0;
-    let v3 = 0x74656462 ^ this.secret1;
-    for (let i = 0; i < words.length + step * (2 + FINAL_ROUNDS); i += step) {
-      let word = 0;
-      if (i < words.length) word = words[i]!;
-      else if (i === words.length) word = ports;
-      else if (i === words.length + step) word = kind;
-      else if (i === words.length + 2 * step) v2 ^= 0xff;
-      v3 ^= word;
-      v0 = (v0 + v1) | 0;
-      v1 = ((v1 << 5) | (v1 >>> 27)) ^ v0;
-      v0 = (v0 << 16) | (v0 >>> 16);
-      v2 = (v2 + v3) | 0;
-      v3 = ((v3 << 8) | (v3 >>> 24)) ^ v2;
-      v0 = (v0 + v3) | 0;
-      v3 = ((v3 << 7) | (v3 >>> 25)) ^ v0;
-      v2 = (v2 + v1) | 0;
-      v1 = ((v1 << 13) | (v1 >>> 19)) ^ v2;
-      v2 = (v2 << 16) | (v2 >>> 16);
-      v0 ^= word;
-    }
-    return v1 ^ v3;
+  private hash(key: FlowKey): number {
+    return flowKeyHash(key, this.secret0, this.secret1);
   }
 
   kind(row: number): number {

@@ -10,8 +10,7 @@
  *     there again              --join()---+     takes it by rehome()
  *     control device lost      --lose()-------> TCP is reset and lost, UDP homeless
  *
- * flow-state.ts has the states and their times, flow-rows.ts the storage, flow-rules.ts what leads from a rule to its flows.
- * A flow is a number from `received`, `open` or a callback, good until the next call that may change the table.
+ * flow-state.ts has the states and their times, flow-store.ts what there is to know of a flow.
  *
  * The listener is told of flows that no socket rule keeps the kernel quiet for: those of clients, and live ones whose rule is
  * deleted. So a connection to a published port costs no call of the kernel. Packets that belong to no flow (multicast, RST,
@@ -23,11 +22,10 @@ import { IPV4_ADDRESS_BYTES } from '../packet/ip-address.js';
 import { IPPROTO_TCP } from '../packet/protocol-address.js';
 import { TCP_FLAG } from '../packet/tcp-segment.js';
 import { type Rule, SIDE, type Side, type VifEnd } from './distribution-table.js';
-import { addressBytesOfKind, FLOW, FlowKey, protocolOfKind } from './flow-key.js';
-import { FlowRows, NONE } from './flow-rows.js';
-import { FlowRules } from './flow-rules.js';
-import { isDatagram, isEnded, isOpening, isOver, patience, STATE, tcpAck, tcpFlags } from './flow-state.js';
-import { flowRow } from './flow-text.js';
+import { FLOW, FlowKey } from './flow-key.js';
+import { NONE } from './flow-rows.js';
+import { isDatagram, isEnded, isOpening, isOver, STATE, tcpAck, tcpFlags } from './flow-state.js';
+import { type FlowListener, FlowStore } from './flow-store.js';
 
 /** What `sent` comes to. */
 export const SENT = { OK: 0, REFUSED: 1 } as const;
@@ -38,15 +36,9 @@ export interface Throughs {
   throughOf(view: FrameView, frame: Buffer, side: Side, vif: VifEnd): Rule | null;
 }
 
-/** What the listener may ask of a flow. */
-export type FlowEnds = Pick<FlowTable, 'ruleOf' | 'protocol' | 'localPort' | 'remotePort' | 'copyLocal' | 'copyRemote'>;
-
 /** What stays of a flow that another virtual IF takes over. */
 const TAKEN_OVER =
   STATE.SENT | STATE.ANSWERED | STATE.LOCAL_FIN | STATE.REMOTE_FIN | STATE.RESET | STATE.HAS_ACK | STATE.TOLD;
-
-/** Told of each flow that begins or ceases to need the kernel's quiet. */
-export type FlowListener = (flows: FlowEnds, flow: number, opened: boolean) => void;
 
 /** 224.0.0.0/4, 255.255.255.255, ff00::/8. */
 function isGroup(frame: Buffer, at: number, length: number): boolean {
@@ -54,29 +46,18 @@ function isGroup(frame: Buffer, at: number, length: number): boolean {
   return length === IPV4_ADDRESS_BYTES ? first >= 224 : first === 0xff;
 }
 
-export class FlowTable {
-  /** The first flow is there, or the last one went. */
-  onAny: (any: boolean) => void = () => undefined;
+export class FlowTable extends FlowStore {
   /** Whether the last frame given to `received` was an ICMP error. */
   isError = false;
-  private readonly now: () => number;
-  private readonly changed: FlowListener;
   private readonly throughs: Throughs;
   private readonly max: number;
   private readonly key = new FlowKey();
-  private readonly flows = new FlowRows();
-  private readonly rules = new FlowRules();
   private sweeping = 0;
 
   constructor(now: () => number, changed: FlowListener, throughs: Throughs, max = MAX_FLOWS_PER_INTERFACE) {
-    this.now = now;
-    this.changed = changed;
+    super(now, changed);
     this.throughs = throughs;
     this.max = max;
-  }
-
-  get size(): number {
-    return this.flows.size;
   }
 
   /** A frame is about to leave through the vif whose way back this rule is. @returns one of SENT */
@@ -85,13 +66,13 @@ export class FlowTable {
     if (key.read(view, frame, SIDE.SENT) !== FLOW.OWN || isGroup(frame, key.remote, key.addressLength)) return SENT.OK;
     const flags = tcpFlags(view, frame);
     const now = this.clock();
-    let flow = this.find(now);
+    let flow = this.find(key, now);
     if (flow === NONE) {
       if ((flags & TCP_FLAG.RST) !== 0) return SENT.OK;
       const through = this.coverOf(view, frame, wayBack);
       // What its socket rule brings needs no flow as long as its group stays the same: a full table stops no service.
       if (flows.size >= this.max) return through === null ? SENT.REFUSED : SENT.OK;
-      flow = this.begin(wayBack, through);
+      flow = this.begin(key, wayBack, through);
     } else {
       const owner = this.ruleOf(flow);
       const before = flows.state(flow);
@@ -125,7 +106,7 @@ export class FlowTable {
     if (kind === FLOW.NONE) return NONE;
     this.isError = kind === FLOW.ERROR;
     const now = this.clock();
-    const flow = this.find(now);
+    const flow = this.find(key, now);
     if (flow === NONE || this.isError) return flow;
     let state = flows.state(flow);
     if ((state & STATE.HOMELESS) !== 0) return flow;
@@ -152,9 +133,9 @@ export class FlowTable {
     const { key, flows } = this;
     if (key.read(view, frame, SIDE.RECEIVED) !== FLOW.OWN || !isDatagram(key.protocol)) return NONE;
     const now = this.clock();
-    const found = this.find(now);
+    const found = this.find(key, now);
     if (found !== NONE || flows.size >= this.max) return found;
-    const flow = this.begin(wayBack, through);
+    const flow = this.begin(key, wayBack, through);
     this.renew(flow, flows.state(flow), now);
     return flow;
   }
@@ -210,13 +191,18 @@ export class FlowTable {
    * The control device of this vif is lost, and so is what came through the rules that `given` says (null: what it began
    * itself): TCP that lives is reset, datagrams are homeless. Of other protocols there is no flow any more: who gets their
    * next packet answers that it knows nothing of it.
-   * @param reset called for each that needs an RST; the table is not to be changed by it
+   * @param given asked once for each rule @param reset called for each that needs an RST; the table is not to be changed by it
    */
   lose(wayBack: Rule, given: (through: Rule | null) => boolean, reset: (flow: number) => void): void {
     const { flows, rules } = this;
     const now = this.clock();
+    const known = new Map<Rule | null, boolean>();
     for (let flow = 0; flow < flows.end; flow++) {
-      if (!flows.isUsed(flow) || this.ruleOf(flow) !== wayBack || !given(rules.through(flow))) continue;
+      if (!flows.isUsed(flow) || this.ruleOf(flow) !== wayBack) continue;
+      const through = rules.through(flow);
+      let isGiven = known.get(through);
+      if (isGiven === undefined) known.set(through, (isGiven = given(through)));
+      if (!isGiven) continue;
       const state = flows.state(flow);
       if (isDatagram(this.protocol(flow))) this.makeHomeless(flow);
       else if (this.protocol(flow) !== IPPROTO_TCP) this.remove(flow);
@@ -242,153 +228,7 @@ export class FlowTable {
     this.rules.shrink();
   }
 
-  /** The vif with this way back is gone. */
-  removeOf(wayBack: Rule): void {
-    const { flows } = this;
-    for (let flow = 0; flow < flows.end; flow++) {
-      if (flows.isUsed(flow) && this.ruleOf(flow) === wayBack) this.remove(flow);
-    }
-  }
-
-  /** As FLOW_COLUMNS says. */
-  rows(): string[][] {
-    const { flows } = this;
-    const now = this.clock();
-    const rows: string[][] = [];
-    for (let flow = 0; flow < flows.end; flow++) {
-      if (!flows.isUsed(flow)) continue;
-      rows.push(
-        flowRow({
-          wayBack: this.ruleOf(flow),
-          through: this.throughOf(flow),
-          protocol: this.protocol(flow),
-          local: this.copyLocal(flow),
-          localPort: this.localPort(flow),
-          remote: this.copyRemote(flow),
-          remotePort: this.remotePort(flow),
-          state: flows.state(flow),
-          msLeft: (flows.expires(flow) - now) | 0,
-        }),
-      );
-    }
-    return rows;
-  }
-
-  /** Flows that came through this socket rule. */
-  countThrough(rule: Rule): number {
-    return this.rules.count(rule);
-  }
-
-  /** The way back of the vif that it belongs to. */
-  ruleOf(flow: number): Rule {
-    return this.rules.of(this.flows.wayBack(flow));
-  }
-
-  /** The socket rule that it came through; null: it was begun by the vif. */
-  throughOf(flow: number): Rule | null {
-    return this.rules.through(flow);
-  }
-
-  /** A flow of datagrams whose socket or control device is gone: pick another, and `rehome`. */
-  isHomeless(flow: number): boolean {
-    return (this.flows.state(flow) & STATE.HOMELESS) !== 0;
-  }
-
-  /** TCP that was reset for its lost control device: answer each segment with an RST. */
-  isLost(flow: number): boolean {
-    return (this.flows.state(flow) & STATE.LOST) !== 0;
-  }
-
-  hasAck(flow: number): boolean {
-    return (this.flows.state(flow) & STATE.HAS_ACK) !== 0;
-  }
-
-  /** The last acknowledgment number of the remote end: what it expects next. 0 without one. */
-  lastAck(flow: number): number {
-    return this.flows.ack(flow);
-  }
-
-  protocol(flow: number): number {
-    return protocolOfKind(this.flows.kind(flow));
-  }
-
-  localPort(flow: number): number {
-    return this.flows.ports(flow) >>> 16;
-  }
-
-  remotePort(flow: number): number {
-    return this.flows.ports(flow) & 0xffff;
-  }
-
-  /** 4 or 16 bytes. */
-  copyLocal(flow: number): Buffer {
-    return this.flows.copyLocal(flow, addressBytesOfKind(this.flows.kind(flow)));
-  }
-
-  copyRemote(flow: number): Buffer {
-    return this.flows.copyRemote(flow, addressBytesOfKind(this.flows.kind(flow)));
-  }
-
-  private clock(): number {
-    return this.now() | 0;
-  }
-
-  private find(now: number): number {
-    const flow = this.flows.find(this.key);
-    if (flow === NONE || ((this.flows.expires(flow) - now) | 0) > 0) return flow;
-    this.remove(flow);
-    return NONE;
-  }
-
   private coverOf(view: FrameView, frame: Buffer, { vif }: Rule): Rule | null {
     return vif === null ? null : this.throughs.throughOf(view, frame, SIDE.SENT, vif);
-  }
-
-  private begin(wayBack: Rule, through: Rule | null): number {
-    const { flows, rules } = this;
-    const flow = flows.add(this.key);
-    flows.setWayBack(flow, rules.refer(wayBack));
-    rules.link(flow, through);
-    if (flows.size === 1) this.onAny(true);
-    this.tell(flow, through === null);
-    return flow;
-  }
-
-  private assign(flow: number, wayBack: Rule, through: Rule | null, state: number): void {
-    const { flows, rules } = this;
-    const former = flows.wayBack(flow);
-    flows.setWayBack(flow, rules.refer(wayBack));
-    rules.release(former);
-    rules.unlink(flow);
-    rules.link(flow, through);
-    flows.setState(flow, state);
-    this.tell(flow, through === null);
-  }
-
-  private remove(flow: number): void {
-    const { flows, rules } = this;
-    this.tell(flow, false);
-    rules.unlink(flow);
-    rules.release(flows.wayBack(flow));
-    flows.remove(flow);
-    if (flows.size === 0) this.onAny(false);
-  }
-
-  private renew(flow: number, state: number, now: number): void {
-    this.flows.setState(flow, state);
-    this.flows.setExpires(flow, now + patience(this.protocol(flow), state));
-  }
-
-  /** What it brings meets what the host does with it until somebody has it again. */
-  private makeHomeless(flow: number): void {
-    this.tell(flow, false);
-    this.flows.setState(flow, this.flows.state(flow) | STATE.HOMELESS);
-  }
-
-  private tell(flow: number, needsQuiet: boolean): void {
-    const state = this.flows.state(flow);
-    if (((state & STATE.TOLD) !== 0) === needsQuiet) return;
-    this.flows.setState(flow, state ^ STATE.TOLD);
-    this.changed(this, flow, needsQuiet);
   }
 }

@@ -214,8 +214,8 @@ export class Interfaces {
   }
 
   /** The flows of all virtual IFs. */
-  flowRows(): string[][] {
-    return [...this.entries.values()].flatMap((entry) => entry.flows.rows());
+  *flowRows(): Generator<string[]> {
+    for (const entry of this.entries.values()) yield* entry.flows.rows();
   }
 
   /** One look into the kernel serves all who ask within a moment: a listing reads every counter, one file each. */

@@ -23,7 +23,7 @@ import { interfacePart, NftSets, portPart, setKey } from '../sys/nft-sets.js';
 import { applyRuleset, deleteTable, dropTable, listTables } from '../sys/nftables.js';
 import { addChain, ESSENTIAL, rulesFor, tableName } from './discard.js';
 import type { Rule } from './distribution-table.js';
-import type { FlowEnds, FlowListener } from './flow-table.js';
+import type { FlowEnds, FlowListener } from './flow-store.js';
 
 const FAMILY = 'inet';
 

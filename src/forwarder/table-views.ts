@@ -4,7 +4,8 @@
  *     table-request { watch } -> rows, and the peer is on the table's list
  *     the table changes       -> table-change, once, to each peer on the list, which is empty again
  *
- * A table that is larger than a message is answered in parts, all of one moment.
+ * A table that is larger than a message is answered in parts, all of one moment but for flows: there may be a million of
+ * them, so each part is made when it is asked for.
  *
  * A peer is told at most once for each time that it asked, however fast rules come and go; whoever asks again after that
  * misses nothing, since both go over one ordered channel.
@@ -44,14 +45,28 @@ const DEPENDENT = ['distribution', 'reception'] as const;
 
 interface Table {
   readonly columns: string[];
-  readonly rows: string[][];
+  readonly rows: Iterable<string[]>;
+}
+
+/** A table that a peer reads. */
+interface Reading {
+  readonly columns: string[];
+  readonly rows: Iterator<string[]>;
+  /** What comes next. */
+  row: IteratorResult<string[], unknown>;
+  given: number;
+}
+
+function beginReading({ columns, rows }: Table): Reading {
+  const iterator = rows[Symbol.iterator]();
+  return { columns, rows: iterator, row: iterator.next(), given: 0 };
 }
 
 export class TableViews {
   private readonly options: TableViewsOptions;
   private readonly watchers = new Map<string, Set<Peer>>();
   /** Tables of which a peer has not asked for all rows yet, by name. */
-  private readonly unread = new Map<Peer, Map<string, Table>>();
+  private readonly unread = new Map<Peer, Map<string, Reading>>();
 
   constructor(options: TableViewsOptions) {
     this.options = options;
@@ -66,19 +81,22 @@ export class TableViews {
   async rows(peer: Peer, request: Message<'table-request'>): Promise<Message<'table-rows'>> {
     const { table, from = 0 } = request;
     const unread = this.unread.get(peer);
-    const whole = from === 0 ? await this.whole(peer, request) : unread?.get(table);
-    if (whole === undefined) throw new FwdfsError('bad-message', `nothing is left of the table ${table}`);
-    const { columns, rows } = whole;
-    let end = from;
-    for (let bytes = 0; end < rows.length && bytes < TABLE_PAGE_BYTES; end++)
-      bytes += rows[end]?.join('\t').length ?? 0;
-    if (end >= rows.length) {
-      unread?.delete(table);
-      return { columns, rows: rows.slice(from) };
+    const reading = from === 0 ? beginReading(await this.whole(peer, request)) : unread?.get(table);
+    if (reading?.given !== from) throw new FwdfsError('bad-message', `nothing is left of the table ${table}`);
+    const { columns } = reading;
+    const rows: string[][] = [];
+    for (let bytes = 0; reading.row.done !== true && bytes < TABLE_PAGE_BYTES; reading.row = reading.rows.next()) {
+      rows.push(reading.row.value);
+      bytes += reading.row.value.join('\t').length;
     }
-    if (unread === undefined) this.unread.set(peer, new Map([[table, whole]]));
-    else unread.set(table, whole);
-    return { columns, rows: rows.slice(from, end), next: end };
+    reading.given += rows.length;
+    if (reading.row.done === true) {
+      unread?.delete(table);
+      return { columns, rows };
+    }
+    if (unread === undefined) this.unread.set(peer, new Map([[table, reading]]));
+    else unread.set(table, reading);
+    return { columns, rows, next: reading.given };
   }
 
   private async whole(peer: Peer, { table, interface: name = '', watch }: Message<'table-request'>): Promise<Table> {

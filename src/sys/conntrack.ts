@@ -2,8 +2,8 @@
  * Entries of the kernel's connection tracking (linux/netfilter/nfnetlink_conntrack.h): those of one address are listed, and
  * single ones are deleted.
  *
- *     CT_GET, dump     nfgenmsg, TUPLE_REPLY { IP { SRC } }, FILTER { REPLY_FLAGS }   the kernel compares; one before 5.8
- *                                                                                     tells all, so we compare too
+ *     CT_GET, dump     nfgenmsg, TUPLE_REPLY { IP { SRC } }, FILTER { REPLY_FLAGS }   the kernel compares IPv4; one before
+ *                                                                                     5.8 tells all, so we compare too
  *     CT_NEW           nfgenmsg, TUPLE_ORIG, TUPLE_REPLY, STATUS, PROTOINFO, ID …     an entry
  *     CT_DELETE        nfgenmsg, TUPLE_ORIG, ID                                       that entry, and no later one
  *
@@ -141,12 +141,13 @@ export async function listEntries(side: ConntrackSide, source: Buffer): Promise<
 }
 
 export function dumpRequest(side: ConntrackSide, source: Buffer): Buffer {
-  const isIpv4 = source.length === 4;
+  // Linux 6.18 leaves out just those whose IPv6 address is the one that was asked for.
+  if (source.length !== 4) return nfgenmsg(AF_INET6, 0);
   const flags = Buffer.alloc(4);
   flags.writeUInt32LE(CTA_FILTER_F_IP_SRC);
-  const ip = nested(CTA_TUPLE.IP, attribute(isIpv4 ? CTA_IP.V4_SRC : CTA_IP.V6_SRC, source));
+  const ip = nested(CTA_TUPLE.IP, attribute(CTA_IP.V4_SRC, source));
   return Buffer.concat([
-    nfgenmsg(isIpv4 ? AF_INET : AF_INET6, 0),
+    nfgenmsg(AF_INET, 0),
     nested(side === 'original' ? CTA.TUPLE_ORIG : CTA.TUPLE_REPLY, ip),
     nested(CTA.FILTER, attribute(side === 'original' ? CTA_FILTER.ORIG_FLAGS : CTA_FILTER.REPLY_FLAGS, flags)),
   ]);

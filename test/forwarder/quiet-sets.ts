@@ -1,7 +1,7 @@
 /** src/forwarder/quiet-sets.ts: the kernel is quiet about what sockets and flows of virtual IFs get, and about nothing else. */
 import t from 'tap';
 import type { Rule, VifEnd } from '../../src/forwarder/distribution-table.js';
-import type { FlowEnds } from '../../src/forwarder/flow-table.js';
+import type { FlowEnds } from '../../src/forwarder/flow-store.js';
 import { QuietSets } from '../../src/forwarder/quiet-sets.js';
 import { parseProtocolAddress } from '../../src/packet/protocol-address.js';
 import { makePeer, makeRule } from '../support/fake-peer.js';

@@ -10,6 +10,10 @@ import { TableViews } from '../../src/forwarder/table-views.js';
 import { ANY_PROTOCOL } from '../../src/packet/protocol-address.js';
 import { makePeer, makeRule } from '../support/fake-peer.js';
 
+function* eachOf(rows: Iterable<string[]>): Generator<string[]> {
+  yield* rows;
+}
+
 interface Views {
   readonly views: TableViews;
   readonly distribution: DistributionTable;
@@ -18,7 +22,7 @@ interface Views {
   readonly told: string[];
 }
 
-function makeViews(): Views {
+function makeViews(flows: Iterable<string[]> = []): Views {
   const distribution = new DistributionTable();
   const reception = new ReceptionTable();
   const told: string[] = [];
@@ -26,7 +30,7 @@ function makeViews(): Views {
     permissions: new PermissionTable([]),
     distribution,
     reception,
-    interfaces: { find: () => undefined, flowRows: () => [], statistics: () => Promise.resolve([]) },
+    interfaces: { find: () => undefined, flowRows: () => eachOf(flows), statistics: () => Promise.resolve([]) },
     vips: { converted: async () => () => undefined, rows: async (table) => [[table]] },
     lost: new Counters(),
     checkUse: (peer: Peer, name: string) => {
@@ -90,6 +94,26 @@ t.test('a table that is larger than a message comes in parts of one moment', asy
   t.equal(names.size, count);
   await t.rejects(views.rows(peer, { table: 'distribution', from: 1 }), { code: 'bad-message' }, 'it was the last');
   await t.rejects(views.rows(other, { table: 'distribution', from: 1 }), { code: 'bad-message' });
+});
+
+t.test('flows are made as they are asked for', async (t) => {
+  let made = 0;
+  function* flows(): Generator<string[]> {
+    for (; made < 20_000; made += 1) yield [`eth0 ${made}`.padEnd(100)];
+  }
+  const { views } = makeViews(flows());
+  const { peer } = makePeer();
+  const first = await views.rows(peer, { table: 'flow' });
+  t.ok(made < 3000, `${made} of 20,000`);
+  let count = first.rows.length;
+  for (let { next } = first; next !== undefined;) {
+    t.equal(next, count);
+    const part = await views.rows(peer, { table: 'flow', from: next });
+    count += part.rows.length;
+    next = part.next;
+  }
+  t.equal(count, 20_000);
+  await t.rejects(views.rows(peer, { table: 'flow', from: count }), { code: 'bad-message' });
 });
 
 t.test('a table that is not there can be neither read nor watched', async (t) => {

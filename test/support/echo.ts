@@ -3,11 +3,14 @@
  *
  *     echo.js server ADDRESS PORT NAME             answers each datagram with `NAME ` and what it says
  *     echo.js client ADDRESS PORT EVERY-MS BYTES   sends numbered ones from one socket until its stdin ends, then prints, as
- *                                                  JSON, [time sent, latency, server] of each; not answered: [time, -1, null]
+ *                                                  JSON, [time sent, latency, server] of each; not answered: [time, -1, null];
+ *                                                  with the first answer it says `answered NAME`
  *
  * Times are of `now` (load.ts), in ms.
  */
 import { createSocket } from 'node:dgram';
+
+const LAST_ANSWERS_MS = 500;
 
 /** A datagram: when it was sent, by the clock of all processes, how long its answer took, whose it was. */
 export type Echoed = [sent: number, latency: number, server: string | null];
@@ -28,7 +31,7 @@ function ask(everyMs: number, bytes: number): void {
     const [server = '', number = ''] = message.toString('latin1').split(' ', 2);
     const row = rows[Number(number)];
     if (row === undefined || row[2] !== null || message.length !== bytes + server.length + 1) return;
-    if (rows.every(([, , one]) => one === null)) process.stdout.write('answered\n');
+    if (rows.every(([, , one]) => one === null)) process.stdout.write(`answered ${server}\n`);
     row[1] = now() - row[0];
     row[2] = server;
   });
@@ -44,8 +47,10 @@ function ask(everyMs: number, bytes: number): void {
   process.stdin.resume();
   process.stdin.on('end', () => {
     clearInterval(clock);
-    socket.close();
-    process.stdout.write(`${JSON.stringify(rows)}\n`);
+    setTimeout(() => {
+      socket.close();
+      process.stdout.write(`${JSON.stringify(rows)}\n`);
+    }, LAST_ANSWERS_MS);
   });
 }
 

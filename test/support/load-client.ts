@@ -16,7 +16,7 @@ import { must, sys } from '../../src/sys/libc.js';
 import type { LoadOptions, LoadRows } from './load.js';
 
 const options = JSON.parse(process.argv[2] ?? '{}') as Required<LoadOptions>;
-const { keepAlive, timeoutMs } = options;
+const { perConnection, timeoutMs } = options;
 
 // --- epoll ---
 
@@ -65,11 +65,13 @@ const value = Buffer.alloc(4);
 const input = Buffer.alloc(64 << 10);
 const family = options.host.includes(':') ? AF_INET6 : AF_INET;
 const address = sockaddr();
-const REQUEST = Buffer.from(
-  `GET ${options.path} HTTP/1.1\r\nHost: lab\r\n${keepAlive ? '' : 'Connection: close\r\n'}\r\n`,
-  'latin1',
-);
+const REQUEST = requestWith('');
+const LAST_REQUEST = requestWith('Connection: close\r\n');
 const STATUS_AT = 'HTTP/1.1 '.length;
+
+function requestWith(header: string): Buffer {
+  return Buffer.from(`GET ${options.path} HTTP/1.1\r\nHost: lab\r\n${header}\r\n`, 'latin1');
+}
 
 /** struct sockaddr_in or sockaddr_in6 of the server. */
 function sockaddr(): Buffer {
@@ -100,6 +102,7 @@ class Exchange {
   /** When its request should have begun; 0: none is under way. */
   due = 0;
   begin = 0;
+  private left = perConnection;
   private text = '';
 
   /** Sends when it is connected. */
@@ -128,7 +131,9 @@ class Exchange {
   }
 
   private send(): void {
-    const sent = sys.send(this.fd, REQUEST, REQUEST.length, MSG_NOSIGNAL);
+    this.left -= 1;
+    const request = this.left > 0 ? REQUEST : LAST_REQUEST;
+    const sent = sys.send(this.fd, request, request.length, MSG_NOSIGNAL);
     if (sent < 0) this.close(sent);
   }
 
@@ -168,7 +173,7 @@ class Exchange {
     this.text = '';
     if (status === '200') this.done(server, 0);
     else this.done('', 0, `status ${status}`);
-    if (keepAlive) idle.push(this);
+    if (this.left > 0) idle.push(this);
   }
 
   /** @param error minus an errno; 0: the server closed */

@@ -17,8 +17,8 @@ export interface LoadOptions {
   readonly rate?: number;
   /** How long it goes on unless it is finished before. Default 30. */
   readonly seconds?: number;
-  /** Whether connections are used again; otherwise there is one for each request, closed by the server. Default false. */
-  readonly keepAlive?: boolean;
+  /** Requests that a connection is used for, one after another. The server closes it after the last one. Default 1. */
+  readonly perConnection?: number;
   /** From when on a request without an answer has failed. Default 3,000. */
   readonly timeoutMs?: number;
 }
@@ -44,7 +44,7 @@ export interface Outcome {
   readonly failure: string | null;
 }
 
-const DEFAULTS = { port: 80, path: '/', rate: 2000, seconds: 30, keepAlive: false, timeoutMs: 3000 } as const;
+const DEFAULTS = { port: 80, path: '/', rate: 2000, seconds: 30, perConnection: 1, timeoutMs: 3000 } as const;
 const CLIENT = fileURLToPath(new URL('./load-client.js', import.meta.url));
 /** For the last line, beyond the last request. */
 const FINISH_MS = 10_000;

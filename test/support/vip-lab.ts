@@ -71,8 +71,8 @@ const [host, port] = process.argv.slice(1);
 const udp = require('node:dgram').createSocket(host.includes(':') ? 'udp6' : 'udp4');
 udp.on('message', (data) => console.log(data.toString()));
 udp.on('error', (error) => console.log(error.code));
-udp.bind(0, () => console.log('bound'));
-process.stdin.on('data', (data) => udp.send(Buffer.alloc(Number(data)), Number(port), host));`;
+udp.connect(Number(port), host, () => console.log('bound'));
+process.stdin.on('data', (data) => udp.send(Buffer.alloc(Number(data.toString().split('\\n')[0]))));`;
 
 export class HandControl {
   readonly netns: Netns;

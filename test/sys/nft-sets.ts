@@ -92,6 +92,18 @@ t.test('the kernel drops by the set at once, in the namespace of its socket', { 
   t.match(netns.run(`nft list table inet ${TABLE}`), /counter packets 1 /);
 });
 
+t.test('many elements come at once, whatever fits into one change', { skip: withoutRoot }, async (t) => {
+  const { sets, list } = await setUp(t);
+  const keys = Array.from({ length: 1000 }, (_, index) =>
+    setKey(Buffer.alloc(16, index % 250), Buffer.from([6]), portPart(1 + index)),
+  );
+  sets.addAll('addresses6', keys);
+  sets.addAll('addresses6', []);
+  const first = keys[0];
+  if (first !== undefined) sets.remove('addresses6', first);
+  t.equal(list('addresses6').match(/ \. tcp \. /g)?.length, 999);
+});
+
 t.test('elements of maps have data', { skip: withoutRoot }, async (t) => {
   const script = `table inet ${TABLE} { map to { type ipv4_addr . inet_proto . inet_service : ipv4_addr; }\n}`;
   const { netns, sets } = await setUp(t, script);
