@@ -35,7 +35,7 @@ export const ERRORS = {
   },
   'mirrors-link': {
     errno: E.EADDRINUSE,
-    advice: 'use --netns: here the forwarder could not be reached any more',
+    advice: 'use --netns, or another address: here the forwarder could not be reached any more',
   },
   'no-such-vip': { errno: E.ENOENT, advice: 'look at fwdfs vip list' },
   'not-on-link': {
@@ -66,7 +66,10 @@ export const ERRORS = {
   'unknown-message': { errno: E.EOPNOTSUPP, advice: 'the other device is older; update it' },
   'version-mismatch': { errno: E.EPROTO, advice: 'versions may differ by one; update the older device' },
   'bad-config': { errno: E.EINVAL, advice: 'correct the configuration file at the line named' },
-  'bad-command': { errno: E.EINVAL, advice: 'write one command a line: rule add|remove NAME, vif add|remove …' },
+  'bad-command': {
+    errno: E.EINVAL,
+    advice: 'write one command a line: rule add|remove NAME, vif …, vip …, drain [IF] [off]',
+  },
   'bad-option': { errno: E.EINVAL, advice: 'see fwdfs mount --help for the options' },
   'already-there': { errno: E.EEXIST, advice: 'it is there already' },
   'too-many': { errno: E.ENOSPC, advice: 'a limit is reached; see LIMITS.md' },

@@ -1,5 +1,5 @@
 /**
- * What one virtual IP address is in the kernel of the control device, in the network namespace of the process:
+ * What virtual IP address 223 (Fig. 13) is in the kernel of the control device, in the network namespace of the process:
  *
  *     name `fwdfs vip ADDRESS`         held: no other control device of this namespace has it
  *     nft tables                       vip-ruleset.ts: nothing is converted until it is admitted

@@ -1,9 +1,9 @@
 /**
  * The address conversion of one virtual IP address as rule sets of nftables: reception table 243 (Fig. 14) and transmission
- * table 245 (Fig. 15). Pure.
+ * table 245 (Fig. 15), which data reception (Fig. 22) and data transmission (Fig. 23) go by. Pure.
  *
- *     forwarder --> for SENDER, from its MAC --> reception: (SENDER, protocol, port) -> VIP --> sockets
- *     sockets ----> from VIP ------------------> transmission: VIP -> SENDER ---------------> forwarder
+ *     forwarder --> for SENDER, from its MAC --> reception: (SENDER, protocol, port) -> VIP --> sockets     S2207, S2208, S2209
+ *     sockets ----> from VIP ------------------> transmission: VIP -> SENDER ---------------> forwarder     S2301 to S2304
  *
  * What connections do besides is done by conntrack. Whatever else comes for SENDER, or for VIP without having been
  * converted, is dropped, and nothing leaves with VIP as its source: it belongs to the forwarder. Its ARP is the

@@ -1,8 +1,8 @@
 /**
  * The virtual IP addresses of a control device: symbol generation section 220 (S1801, S1802) and virtual IP address access
- * determination section 235.
+ * determination section 235; registration (Fig. 18) and rules (Fig. 20).
  *
- *     add --> sockets that are there --> the forwarder converts --> kernel --> sockets from then on --> rules (S2001 to S2005)
+ *     add --> sockets that are there --> the forwarder converts --> kernel --> sockets from then on (S2001, S2002) --> rules (S2003 to S2005)
  *     remove, stop --> rules, conversion, kernel: nothing is left
  *     a crash ------> swept at the next start
  *

@@ -183,3 +183,32 @@ t.test('a weight is a number from 1 to 256', async (t) => {
     );
   }
 });
+
+t.test('virtual IP addresses of the file', async (t) => {
+  const load = (vips: string): ReturnType<typeof loadControlConfig> => {
+    const dir = t.testdir({ 'c.yaml': `forwarders: { fwd1: { url: "ws://h:1" } }\nvips: [ ${vips} ]\n` });
+    return loadControlConfig(`${dir}/c.yaml`);
+  };
+  const { vips } = load(
+    '{ address: fwd1/10.9.0.1 }, { address: "fwd1/FD09:0::1", sender: "fd00::7", expose: ["tcp:80"] }',
+  );
+  t.match(vips, [
+    { forwarder: 'fwd1', request: { address: '10.9.0.1', sender: null, expose: null } },
+    { forwarder: 'fwd1', request: { address: 'fd09::1', sender: 'fd00::7', expose: [{ text: 'tcp:80' }] } },
+  ]);
+  const mistakes: [vips: string, says: RegExp][] = [
+    ['{ address: 10.9.0.1 }', /expected FORWARDER\/ADDRESS/],
+    ['{ address: fwd1/eth0 }', /expected FORWARDER\/ADDRESS/],
+    ['{ address: fwd2/10.9.0.1 }', /vips: there is no forwarder fwd2/],
+    ['{ address: fwd1/10.9.0.1, sender: web }', /expected an IPv4 or IPv6 address/],
+    ['{ address: fwd1/10.9.0.1, sender: "fd00::7" }', /expected address and sender of one family/],
+    ['{ address: fwd1/10.9.0.1, expose: ["tcp:99999"] }', /tcp:99999/],
+  ];
+  for (const [text, says] of mistakes) {
+    t.match(
+      mistakeOf(() => load(text)),
+      says,
+      text,
+    );
+  }
+});

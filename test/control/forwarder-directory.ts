@@ -140,7 +140,14 @@ t.test('statistics add up what the forwarder and this device count', async (t) =
 t.test("the forwarder's tables are its own, as text", async (t) => {
   const { link, forwarder } = await startPair(t);
   const root = new ForwarderDirectory(link, commandsOf(link));
-  t.same(names(at(root, '.tables') as DirectoryNode), ['distribution', 'flow', 'permission', 'reception']);
+  t.same(names(at(root, '.tables') as DirectoryNode), [
+    'distribution',
+    'flow',
+    'permission',
+    'reception',
+    'vip_distribution',
+    'vip_reception',
+  ]);
   t.equal(await text(root, '.tables/distribution'), 'one\n');
   const file = await open(root, 'eth0', O.RDONLY);
   t.equal(await text(root, '.tables/distribution'), 'one\n1\n');

@@ -1,5 +1,5 @@
 import t from 'tap';
-import { rulesOf } from '../../src/control/socket-rules.js';
+import { rulesOf, rulesOfVip } from '../../src/control/socket-rules.js';
 import type { VifView } from '../../src/control/socket-rules.js';
 import type { WatchedSocket } from '../../src/control/watched-socket.js';
 import { parseIpv4, parseIpv6 } from '../../src/packet/ip-address.js';
@@ -161,4 +161,29 @@ t.test('a vif without addresses gives rules to wildcards only', async (t) => {
     ['tcp:80'],
   );
   t.same(rulesOf({ ...SOCKET, ...listening, address: ip('10.9.0.1') }, vif), []);
+});
+
+t.test('a virtual IP address gets what is bound to it or to any address of its family, and no other', async (t) => {
+  const four = ip('10.9.0.1');
+  const six = ip('fd09::1');
+  const at = (socket: Partial<WatchedSocket>, vip: Buffer): string[] =>
+    rulesOfVip({ ...SOCKET, port: 80, listening: true, ...socket }, vip).map(({ text }) => text);
+  const datagram = { kind: 'datagram', protocol: 17, listening: false } as const;
+  t.same(at({}, four), ['tcp:10.9.0.1:80']);
+  t.same(at({ address: four }, four), ['tcp:10.9.0.1:80']);
+  t.same(at(datagram, four), ['udp:10.9.0.1:80']);
+  t.same(at({ protocol: 132 }, four), ['sctp:10.9.0.1:80']);
+  t.same(at({ family: 6 }, four), ['tcp:10.9.0.1:80']);
+  t.same(at({ family: 6 }, six), ['tcp:[fd09::1]:80']);
+  t.same(at({ family: 6, v6only: true }, six), ['tcp:[fd09::1]:80']);
+  t.same(at({ family: 6, v6only: true }, four), []);
+  t.same(at({}, six), [], 'an IPv4 socket has no IPv6');
+  t.same(at({ address: ip('10.9.0.2') }, four), []);
+  t.same(at({ ...datagram, address: ip('224.0.0.5') }, four), []);
+  t.same(at({ ...datagram, address: ip('255.255.255.255') }, four), []);
+  t.same(at({ ifindex: DEVICE }, four), [], 'bound to a device');
+  t.same(at({ listening: false }, four), []);
+  t.same(at({ port: 0 }, four), []);
+  t.same(at({ kind: 'raw', protocol: 89, port: 0, listening: false }, four), []);
+  t.same(at({ kind: 'packet', protocol: 3, port: 0 }, four), []);
 });

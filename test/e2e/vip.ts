@@ -1,6 +1,8 @@
 /**
  * Virtual IP addresses over both halves: an unmodified nginx on two control devices at an address of the forwarder, by the
- * kernels' address conversion (support/balance.ts).
+ * kernels' address conversion (support/balance.ts). Second embodiment: Fig. 13, tables of Fig. 14 to 17, registration (Fig. 18, 19:
+ * S1801 to S1805), rules (Fig. 20, 21: S2001 to S2006), reception (Fig. 22: S2207 to S2209), transmission (Fig. 23: S2301 to
+ * S2304).
  *
  *     node ns                 forwarder ns                                    control ns, one for each
  *     n0 10.9.0.2/24 ------ eth0 10.9.0.1/24 | c0 10.8.0.1 ---------- f0 10.8.0.2   ctl1: 10.9.0.1, fd09::1 on lo, nginx

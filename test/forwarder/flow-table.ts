@@ -558,12 +558,15 @@ t.test('whatever happens in whatever order, the table does what its slow twin do
       const [event, said, expected] = life.step();
       const lines = life.lines();
       for (const line of lines) seen.add(line.split(' ')[7] ?? '');
+      const [counted, there] = life.counts();
       const same =
         isDeepStrictEqual(said, expected) &&
+        isDeepStrictEqual(counted, there) &&
         isDeepStrictEqual(lines, life.twin.lines()) &&
         isDeepStrictEqual(life.told(), life.twin.told());
       if (same) continue;
-      t.same([said, lines, life.told()], [expected, life.twin.lines(), life.twin.told()], `${seed}.${step}: ${event}`);
+      const [told, twins] = [life.told(), [life.twin.lines(), life.twin.told()]];
+      t.same([said, counted, lines, told], [expected, there, ...twins], `${seed}.${step}: ${event}`);
       return;
     }
   }

@@ -175,6 +175,16 @@ export class FlowLife {
     return [...this.bench.table.rows()].map((row) => row.join(' ')).sort();
   }
 
+  /** How many flows each way back and rule has: what the table counted, and what there is. */
+  counts(): [counted: number[], there: number[]] {
+    const { one, two, table } = this.bench;
+    const flows = [...this.twin.flows.values()];
+    const rules = [one, two, ...this.there, ...this.closed];
+    const refers = (rule: Rule): number =>
+      flows.filter(({ wayBack, through }) => wayBack === rule || through === rule).length;
+    return [rules.map((rule) => table.countThrough(rule)), rules.map(refers)];
+  }
+
   /** Flows that the kernel is quiet for, by what the listener was told. */
   told(): string[] {
     const told = new Set<string>();

@@ -91,3 +91,14 @@ t.test('the kernel drops by the set at once, in the namespace of its socket', { 
   netns.run('bash -c echo>/dev/udp/127.0.0.1/4000');
   t.match(netns.run(`nft list table inet ${TABLE}`), /counter packets 1 /);
 });
+
+t.test('elements of maps have data', { skip: withoutRoot }, async (t) => {
+  const script = `table inet ${TABLE} { map to { type ipv4_addr . inet_proto . inet_service : ipv4_addr; } }`;
+  const { netns, sets } = await setUp(t, script);
+  const list = (): string => netns.run(`nft list map inet ${TABLE} to`);
+  const key = setKey(Buffer.from([169, 254, 7, 7]), Buffer.from([6]), portPart(80));
+  sets.add('to', key, Buffer.from([10, 9, 0, 1]));
+  t.match(list(), /169\.254\.7\.7 \. tcp \. 80 : 10\.9\.0\.1/);
+  sets.remove('to', key);
+  t.notMatch(list(), /elements/);
+});

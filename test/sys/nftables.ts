@@ -1,6 +1,6 @@
 import t from 'tap';
 import { execFileSync } from 'node:child_process';
-import { applyRuleset, deleteTable, dropTable, listTables } from '../../src/sys/nftables.js';
+import { applyRuleset, deleteTable, dropTable, listMaps, listTables } from '../../src/sys/nftables.js';
 import { Netns, withoutRoot } from '../support/netns.js';
 
 /** Runs the body with the process in a namespace of its own. */
@@ -62,4 +62,24 @@ t.test('without the nft command the host lacks something', { skip: withoutRoot }
   const env = { ...process.env, PATH: '/usr/bin:/bin' };
   const args = ['--mount', 'sh', '-c', hide, 'sh', process.execPath, '--input-type=module', '-e', script];
   t.equal(execFileSync('unshare', args, { env }).toString(), 'host-lacks\n');
+});
+
+t.test('maps are listed with their elements, and sets are not', { skip: withoutRoot }, async (t) => {
+  await inside(t, async () => {
+    await applyRuleset(`table inet one {
+      set ports { type inet_service; elements = { 80 }; }
+      map none { type ipv4_addr : ipv4_addr; }
+      map plain { type ipv6_addr : ipv6_addr; elements = { fd09::1 : fdfd::7 }; }
+      map parts { type ipv4_addr . inet_proto . inet_service : ipv4_addr; elements = { 169.254.7.7 . tcp . 80 : 10.9.0.1 }; }
+    }`);
+    t.same(
+      await listMaps('inet', 'one'),
+      new Map([
+        ['none', []],
+        ['plain', [{ key: ['fd09::1'], value: 'fdfd::7' }]],
+        ['parts', [{ key: ['169.254.7.7', 'tcp', '80'], value: '10.9.0.1' }]],
+      ]),
+    );
+    t.same(await listMaps('inet', 'absent'), new Map());
+  });
 });

@@ -137,3 +137,37 @@ t.test('the way to an address is what the kernel would do; none throws', { skip:
   t.match(requests.routeTo(bytes(192, 0, 2, 1), 0x4000_0000), { gateway: bytes(10, 9, 0, 253) });
   t.throws(() => requests.routeTo(FD09_1, 0), { message: /ENETUNREACH/ });
 });
+
+t.test(
+  'an address for the host alone is local, never a source by itself, and known as ours',
+  { skip: withoutRoot },
+  async (t) => {
+    const { netns, requests } = setUp(t);
+    const vip = bytes(10, 9, 0, 1);
+    t.same(
+      requests.addresses(1).filter(({ isOurs }) => isOurs),
+      [],
+    );
+    for (const address of [vip, FD09_1]) requests.addHostAddress(1, address, 'lo:fwdfs');
+    const said = netns.run('ip addr show lo');
+    t.match(said, /inet 10\.9\.0\.1\/32 scope host .*lo:fwdfs/);
+    t.match(said, /inet6 fd09::1\/128 scope global deprecated nodad/);
+    t.same(
+      requests
+        .addresses(1)
+        .filter(({ isOurs }) => isOurs)
+        .map(({ address }) => address),
+      [vip, FD09_1],
+    );
+    t.same([requests.routeTo(vip, 0).isLocal, requests.routeTo(FD09_1, 0).isLocal], [true, true]);
+    netns.run('ip route add 192.0.2.0/24 dev v0');
+    t.notMatch(netns.run('ip route get 192.0.2.1'), /src 10\.9\.0\.1/);
+    t.equal(requests.routeTo(bytes(192, 0, 2, 1), 0).isLocal, false);
+    t.throws(() => requests.addHostAddress(1, vip, 'lo:fwdfs'), { code: 'EEXIST' });
+    for (const address of [vip, FD09_1]) requests.removeAddress(1, { address, prefixLength: 8 * address.length });
+    t.same(
+      requests.addresses(1).filter(({ isOurs }) => isOurs),
+      [],
+    );
+  },
+);
