@@ -20,8 +20,10 @@ import { MAX_VIPS_PER_CONTROL } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import { parseIpv4, parseIpv6 } from '../packet/ip-address.js';
 import { formatMac, parseMac } from '../packet/mac-address.js';
+import { IPPROTO_TCP } from '../packet/protocol-address.js';
 import { RouteRequests } from '../sys/route-requests.js';
 import type { Message } from '../tunnel/messages.js';
+import { quoted } from './discard.js';
 import type { Converted } from './distribution-rows.js';
 import type { ForwarderInterface } from './interface.js';
 import type { Peer } from './peer.js';
@@ -99,6 +101,8 @@ export class VipConversion {
     }
     const name = this.permittedInterface(peer, vip);
     const link = findLink(this.routes, peer.address, nextHop);
+    // A name that nft can't take would fail the addresses of all others with this one.
+    for (const one of [name, link.name]) quoted(one);
     const response = {
       vip: fields.vip,
       interface: name,
@@ -141,6 +145,9 @@ export class VipConversion {
     const registration = this.registrations.addRule(rule);
     try {
       await this.convert(registration);
+      // Datagrams that came before, and had the host for their end, have a connection in its eyes.
+      const [protocol = 0] = rule.protocol.protocols;
+      if (protocol !== IPPROTO_TCP) await this.flows.forget(registration.vip, protocol, rule.protocol.portLow);
     } catch (error) {
       throw hostLacks(error, `${rule.protocol.text} can't be converted`);
     }
@@ -357,6 +364,8 @@ export class VipConversion {
 }
 
 function hostLacks(error: unknown, what: string): unknown {
-  if (!(error instanceof SystemError)) return error;
+  // A file system's errors have an errno too: where /proc/sys or /run can't be written.
+  if (!(error instanceof SystemError) && !(error instanceof Error && 'errno' in error)) return error;
+  if (error instanceof FwdfsError) return error;
   return new FwdfsError('host-lacks', `${what}: ${error.message}`, { cause: error });
 }

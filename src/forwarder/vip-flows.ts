@@ -3,7 +3,8 @@
  * takes no more, or is lost.
  *
  *     forget     the port was closed, or its control device is away: what nobody answered yet, and what has no connection
- *                (UDP), is placed anew with its next packet. TCP that goes on goes on
+ *                (UDP), is placed anew with its next packet. TCP that goes on goes on. Also what the host itself had
+ *                of a port that is converted from now on
  *     giveUp     the control device is lost: nothing of it goes on. Each TCP end learns that: what it still sends is
  *                answered with an RST (set lost4, lost6 of vip-ruleset.ts), and so that an idle one sends something it
  *                gets a SYN, to which its answer is an acknowledgment (RFC 5961, 4.2) that says where it stands

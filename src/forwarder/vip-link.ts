@@ -34,8 +34,8 @@ export function findLink(requests: RouteRequests, remote: string, nextHop: Buffe
   const [text = '', zone = ''] = remote.split('%');
   const address = parseIpv4(text) ?? parseIpv6(text);
   if (address === null) throw new FwdfsError('not-on-link', 'the control device is not reached by IP');
-  const way = onLinkWay(requests, address, zone === '' ? 0 : ifNameToIndex(zone));
-  const hop = onLinkWay(requests, nextHop, isLinkLocal(nextHop) ? way.ifindex : 0);
+  const way = onLinkWay(requests, address, () => (zone === '' ? 0 : ifNameToIndex(zone)));
+  const hop = onLinkWay(requests, nextHop, () => (isLinkLocal(nextHop) ? way.ifindex : 0));
   const device = requests.device(way.ifindex);
   if (hop.ifindex !== way.ifindex || device === null) {
     throw new FwdfsError('not-on-link', 'the next hop of the control device is on another link than its session');
@@ -46,10 +46,11 @@ export function findLink(requests: RouteRequests, remote: string, nextHop: Buffe
   return { ifindex: way.ifindex, name: device.name, mac: device.mac, address: hop.source };
 }
 
-function onLinkWay(requests: RouteRequests, address: Buffer, through: number): RouteAnswer {
+/** @param through the index of the interface that it has to leave by */
+function onLinkWay(requests: RouteRequests, address: Buffer, through: () => number): RouteAnswer {
   let way: RouteAnswer;
   try {
-    way = requests.routeTo(address, 0, through);
+    way = requests.routeTo(address, 0, through());
   } catch (error) {
     if (!(error instanceof SystemError)) throw error;
     throw new FwdfsError('not-on-link', 'there is no route to the control device', { cause: error });

@@ -142,8 +142,8 @@ function setLines(model: VipModel, { digit, type, isOurs }: FamilyWords): string
   ];
 }
 
-/** Text of a comment: nft has no escapes. */
-const comment = (text: string): string => `"${text.replaceAll('"', "'").slice(0, 64)}"`;
+/** Text of a comment: nft has no escapes, and takes 128 bytes. */
+const comment = (text: string): string => `"${text.replaceAll(/[^ !#-~]/g, '?').slice(0, 64)}"`;
 
 function outgoingChain({ sender, outgoing }: VipSender): { name: string; rules: string[] } {
   const rules = (outgoing ?? []).flatMap((protocol) => {
@@ -256,7 +256,10 @@ export function vipRuleset(table: string, model: VipModel): VipRuleset {
  */
 export function replaceScript(table: string, before: VipRuleset | null, after: VipRuleset): string {
   if (before === null) return dropTable(FAMILY, table) + after.body;
-  const gone = (had: readonly string[], has: readonly string[]): string[] => had.filter((name) => !has.includes(name));
+  const gone = (had: readonly string[], has: readonly string[]): string[] => {
+    const kept = new Set(has);
+    return had.filter((name) => !kept.has(name));
+  };
   return [
     `flush table ${FAMILY} ${table}`,
     ...['senders4', 'senders6', 'links4', 'links6'].map((set) => `flush set ${FAMILY} ${table} ${set}`),

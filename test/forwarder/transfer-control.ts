@@ -120,6 +120,38 @@ class Bench {
   }
 }
 
+t.test(
+  'the rule of a virtual IP address is converted by the kernel, within its right, and goes with its address',
+  async (t) => {
+    const bench = new Bench([
+      { ...line('ctl1', ['vip']), protocols: [parseProtocolAddress('tcp')] },
+      line('*', ['read', 'write']),
+    ]);
+    const VIP = '10.9.0.1';
+    const ask = (upTunnel: number, protocol: string, peer = bench.one): Promise<unknown> =>
+      bench.control.addRule(peer, {
+        ...{ upTunnel, control: '', protocol, symbol: 's', interface: 'eth0', claim: false, credit: 0, scope: 'in' },
+        vip: VIP,
+      });
+    await ask(1, `tcp:${VIP}:80`);
+    await t.rejects(ask(2, `udp:${VIP}:80`), { code: 'not-permitted' });
+    await t.rejects(ask(2, `tcp:${VIP}:80`, bench.two), { code: 'not-permitted' });
+    await t.rejects(ask(2, `tcp:${VIP}:7440`), { code: 'claimed' }, 'control devices come there');
+    await t.rejects(ask(1, `tcp:${VIP}:81`), { code: 'bad-message' });
+    t.equal(await bench.claim('tcp:80', bench.two), 'claimed');
+    t.type(await bench.claim('tcp:90', bench.two), 'number');
+    await t.rejects(ask(2, `tcp:${VIP}:90`), { code: 'claimed' });
+    bench.convert = () => Promise.reject(new FwdfsError('host-lacks', 'no nft'));
+    await t.rejects(ask(3, `tcp:${VIP}:82`), { code: 'host-lacks' });
+    t.same(bench.rules, ['tcp:10.9.0.1:80 ctl1 vip', 'tcp:90 ctl2 claim']);
+    bench.control.removeVip(bench.one, Buffer.from([10, 9, 0, 2]));
+    t.equal(bench.rules.length, 2);
+    bench.control.removeVip(bench.one, Buffer.from([10, 9, 0, 1]));
+    t.same(bench.rules, ['tcp:90 ctl2 claim']);
+    t.same(bench.converted, ['+ tcp:10.9.0.1:80', '- tcp:10.9.0.1:82', '- tcp:10.9.0.1:80']);
+  },
+);
+
 t.test('a socket of a virtual IF and a claim exclude each other, sockets share', { skip: withoutRoot }, async (t) => {
   const netns = new Netns('transfer');
   t.teardown(() => netns.remove());

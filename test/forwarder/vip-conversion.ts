@@ -124,6 +124,21 @@ t.test('datagrams move to another member when theirs is away, not when it drains
   t.not(await ask(), first, 'and stay there');
 });
 
+t.test('datagrams that the host refused before go to a rule that came since', root, async (t) => {
+  const lab = new VipLab(1);
+  t.teardown(() => lab.stop());
+  await lab.server(1);
+  for (const vip of [VIP4, VIP6]) {
+    await lab.serve(1, vip, 'tcp:80');
+    const udp = await lab.datagrams(vip);
+    udp.child.stdin?.write('10\n');
+    await udp.untilOutput((output) => output.includes('ECONNREFUSED'));
+    await lab.vips.ruleAdded(lab.rule(1, vip, 'udp:80'));
+    udp.child.stdin?.write('10\n');
+    await udp.untilOutput((output) => output.includes('ctl1'));
+  }
+});
+
 t.test('a connection that nobody answered is placed anew when its member goes', root, async (t) => {
   const lab = new VipLab(2);
   t.teardown(() => lab.stop());

@@ -20,6 +20,8 @@ export class VifPuppet {
   /** Errors of frames that were not sent: `sequence=N errno=N`. */
   readonly refused: string[] = [];
   readonly withdrawn: number[] = [];
+  /** Virtual IP addresses: `VIP CODE`. */
+  readonly withdrawnVips: string[] = [];
   private readonly client: TunnelClient;
   private lastUp = 0;
   private readonly sequences = new Map<number, number>();
@@ -34,6 +36,7 @@ export class VifPuppet {
         connected,
         message: (...[type, fields]) => {
           if (type === 'transfer-withdrawal') this.withdrawn.push(fields.upTunnel);
+          if (type === 'address-conversion-withdrawal') this.withdrawnVips.push(`${fields.vip} ${fields.code}`);
         },
         frames: (message, end) => this.take(message, end),
         disconnected: () => undefined,
@@ -88,6 +91,24 @@ export class VifPuppet {
       claim: false,
       credit: CREDIT,
       vif,
+      ...more,
+    });
+    return upTunnel;
+  }
+
+  /** The rule of a socket on a virtual IP address. @returns its up tunnel */
+  async vipRule(vip: string, protocol: string, more: { interface?: string } = {}): Promise<number> {
+    this.lastUp += 1;
+    const { upTunnel } = await this.ask('transfer-request', {
+      upTunnel: this.lastUp,
+      control: '',
+      protocol,
+      symbol: `vip:${vip}`,
+      interface: 'eth0',
+      scope: 'in',
+      claim: false,
+      credit: 0,
+      vip,
       ...more,
     });
     return upTunnel;

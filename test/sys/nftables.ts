@@ -1,6 +1,6 @@
 import t from 'tap';
 import { execFileSync } from 'node:child_process';
-import { applyRuleset, deleteTable, dropTable, listMaps, listTables } from '../../src/sys/nftables.js';
+import { applyRuleset, deleteTable, dropTable, listMaps, listTable, listTables } from '../../src/sys/nftables.js';
 import { Netns, withoutRoot } from '../support/netns.js';
 
 /** Runs the body with the process in a namespace of its own. */
@@ -30,6 +30,14 @@ t.test('deleting a table that is not there is no error', { skip: withoutRoot }, 
   await inside(t, async () => {
     await deleteTable('inet', 'never-there');
     t.same(await listTables(), []);
+  });
+});
+
+t.test('a table is told with all that is in it', { skip: withoutRoot }, async (t) => {
+  await inside(t, async () => {
+    t.equal(await listTable('inet', 'one'), null);
+    await applyRuleset('table inet one { counter c { }; }\n');
+    t.match(await listTable('inet', 'one'), /"counter":.*"name": ?"c"/);
   });
 });
 

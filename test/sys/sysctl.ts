@@ -1,5 +1,5 @@
 import t from 'tap';
-import { readSysctl, writeSysctl } from '../../src/sys/sysctl.js';
+import { listSysctls, readSysctl, writeSysctl } from '../../src/sys/sysctl.js';
 import { inNetns } from '../../src/sys/netns.js';
 import { Netns, withoutRoot } from '../support/netns.js';
 
@@ -31,4 +31,12 @@ t.test('a value that is refused throws with the errno', { skip: withoutRoot }, a
   t.throws(() => inNetns(netns.name, () => writeSysctl('net/ipv4/conf/lo/arp_ignore', 'x')), {
     message: /arp_ignore: EINVAL/,
   });
+});
+
+t.test('names are those of the namespace of the thread', { skip: withoutRoot }, async (t) => {
+  const netns = new Netns('sc');
+  t.teardown(() => netns.remove());
+  netns.run('ip link add v0 type veth peer name v1');
+  t.same(inNetns(netns.name, () => listSysctls('net/ipv6/conf')).toSorted(), ['all', 'default', 'lo', 'v0', 'v1']);
+  t.same(listSysctls('net/fwdfs'), []);
 });
