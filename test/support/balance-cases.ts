@@ -8,14 +8,14 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
-import { BalanceLab, type Device, type Mode, VIP } from './balance.js';
+import { BalanceLab, type Device, type Mode, VIP, VIP6 } from './balance.js';
 import type { Echoed } from './echo.js';
 import { type Daemon, type Program, signalProcess, until } from './lab.js';
 import { Load, type LoadOptions, type LoadResult, now } from './load.js';
 import { withoutRoot } from './netns.js';
 
 /** 500 new connections a second. */
-const LOAD: LoadOptions = { host: VIP, rate: 2000, perConnection: 4 };
+const LOAD: Omit<LoadOptions, 'host'> = { rate: 2000, perConnection: 4 };
 /** Beyond five standard deviations of the share of one in two, among the connections of MEASURE_MS. */
 const SHARE_TOLERANCE = 0.06;
 const MEASURE_MS = 4000;
@@ -25,7 +25,7 @@ const DEVICE_MS = 1000;
 /** From the end of a control device until its idle clients know. */
 const RESET_MS = 2000;
 /** From the end of a server until its datagrams go to another. */
-const REHOME_MS = 500;
+const REHOME_MS = 1000;
 const ECHO_PORT = 7;
 /** More than the buffers of both kernels hold, so that a download without a reader does not end. */
 const LARGE_BYTES = 32 << 20;
@@ -38,12 +38,10 @@ const shaHex = (bytes: Buffer): string => createHash('sha256').update(bytes).dig
 
 class Scene {
   readonly lab: BalanceLab;
-  readonly mode: Mode;
   private readonly webs = new Map<Device, Daemon>();
 
-  constructor(lab: BalanceLab, mode: Mode) {
+  constructor(lab: BalanceLab) {
     this.lab = lab;
-    this.mode = mode;
   }
 
   /** nginx on these, and on no other. */
@@ -66,13 +64,13 @@ class Scene {
     return web;
   }
 
-  load(): Promise<Load> {
-    return Load.start(this.lab.lab, this.lab.lab.node, LOAD);
+  load(host = VIP): Promise<Load> {
+    return Load.start(this.lab.lab, this.lab.lab.node, { ...LOAD, host });
   }
 
   /** Load for a while without any event: it must not fail. */
-  async quietLoad(t: Test): Promise<LoadResult> {
-    const load = await this.load();
+  async quietLoad(t: Test, host = VIP): Promise<LoadResult> {
+    const load = await this.load(host);
     await pause(MEASURE_MS);
     const result = await load.finish();
     t.same(result.failures().length, 0, result.describe(0));
@@ -127,6 +125,12 @@ const CASES: Readonly<Record<string, Case>> = {
     checkShares(t, await scene.quietLoad(t), { ctl1: 0.25, ctl2: 0.25, ctl3: 0.25, ctl4: 0.25 });
   },
 
+  'IPv6 is shared likewise': async (t, scene) => {
+    await scene.serve(['ctl1', 'ctl2', 'ctl3', 'ctl4']);
+    await scene.lab.untilRules(4, 80, VIP6);
+    checkShares(t, await scene.quietLoad(t, VIP6), { ctl1: 0.25, ctl2: 0.25, ctl3: 0.25, ctl4: 0.25 });
+  },
+
   'no request that is begun 100 ms after the kill -9 of a server fails': async (t, scene) => {
     await scene.serve(['ctl1', 'ctl2', 'ctl3', 'ctl4']);
     const { mark, result } = await scene.loadWith(() => signalProcess(scene.webOf('ctl4').pid, 'SIGKILL'));
@@ -172,7 +176,7 @@ const CASES: Readonly<Record<string, Case>> = {
     await pause(300);
     signalProcess(servers.get(first)?.pid, 'SIGKILL');
     const mark = now();
-    await pause(1000);
+    await pause(REHOME_MS + 500);
     const rows = await scene.stopEcho(client);
     const before = rows.filter(([sent, latency]) => sent + latency < mark && latency >= 0);
     t.ok(before.length > 0 && before.every(([, , name]) => name === first), `before, all by ${first}`);
@@ -276,7 +280,8 @@ export function testBalance(mode: Mode): void {
     const lab = await BalanceLab.start(4);
     t.teardown(() => lab.stop());
     await lab.offer(mode);
-    const scene = new Scene(lab, mode);
+    if (mode === 'vip') for (const device of lab.devices) await lab.offerAt(device, mode, VIP6);
+    const scene = new Scene(lab);
     for (const [title, run] of Object.entries(CASES)) await t.test(title, (t) => run(t, scene));
   });
 
@@ -284,7 +289,7 @@ export function testBalance(mode: Mode): void {
     const lab = await BalanceLab.start(2, { each: ['weight=1', 'weight=3'] });
     t.teardown(() => lab.stop());
     await lab.offer(mode);
-    const scene = new Scene(lab, mode);
+    const scene = new Scene(lab);
     await scene.serve(['ctl1', 'ctl2']);
     checkShares(t, await scene.quietLoad(t), { ctl1: 0.25, ctl2: 0.75 });
   });

@@ -163,15 +163,18 @@ export class BalanceLab {
     return this.lab.program([...this.lab.node.prefix, process.execPath, ECHO, 'client', address, ...numbers], null);
   }
 
-  /** Waits until so many active rules of the port are at the forwarder, asked through `through`. */
-  async untilRules(count: number, port = 80, through = this.devices[0], timeoutMs = 10_000): Promise<void> {
+  /** Waits until so many active rules of the port, for that address or for any, are at the forwarder. */
+  async untilRules(count: number, port = 80, address = VIP): Promise<void> {
+    const protocols = [port, `${address.includes(':') ? `[${address}]` : address}:${port}`];
+    const isMeant = (protocol = ''): boolean =>
+      protocols.some((one) => /^\w+:(.*)$/.exec(protocol)?.[1] === String(one));
     let last: string[][] = [];
     await until(
       async () => {
-        last = await this.lab.table('distribution', through?.mountPoint);
-        return last.filter((row) => row[1]?.endsWith(`:${port}`) === true && row.includes('active')).length === count;
+        last = await this.lab.table('distribution');
+        return last.filter((row) => isMeant(row[1]) && row.includes('active')).length === count;
       },
-      timeoutMs,
+      10_000,
       () => `rules: ${last.map((row) => row.join(' ')).join('\n')}\n${this.lab.forwarder?.log ?? ''}`,
     );
   }
