@@ -1,5 +1,6 @@
 /**
- * Virtual IP addresses in the kernel of the forwarder (distribution table 343, reception table 345), as a script of nft.
+ * Virtual IP addresses in the kernel of the forwarder, as a script of nft: distribution table 343 (Fig. 16), reception table
+ * 345 (Fig. 17); data reception (Fig. 22, S2201 to S2206) and transmission (Fig. 23, S2305 to S2307) without a step of ours.
  *
  *     client --> raw: spoofed ----> nat: prerouting ----> forward ------------> SENDER's route --> control device
  *                drop who says he    vip:port -> SENDER    count; drop what is

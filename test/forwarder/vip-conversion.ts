@@ -1,4 +1,7 @@
-/** The kernel of the forwarder converts for control devices that are set up by hand: test/support/vip-lab.ts. */
+/**
+ * The kernel of the forwarder converts for control devices that are set up by hand: test/support/vip-lab.ts.
+ * Source text: Fig. 22 (S2201 to S2206), Fig. 23 (S2305 to S2307).
+ */
 import t from 'tap';
 import { parseIpv4 } from '../../src/packet/ip-address.js';
 import { deleteEntries, listEntries } from '../../src/sys/conntrack.js';
