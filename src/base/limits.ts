@@ -112,8 +112,10 @@ export const HEARTBEAT_MS = 250;
 /** What `heartbeat:` may say. */
 export const MIN_HEARTBEAT_MS = 50;
 export const MAX_HEARTBEAT_MS = 60_000;
-/** One that was not heard of for this many heartbeats gets no new flows; for one more, its flows are given up. */
+/** One that was not heard of for this many heartbeats gets no new flows; if its channels are gone, one more and its flows are given up. */
 export const HEARTBEATS_AWAY = 3;
+/** The flows of one that has its channels, and is not heard of for this many, are given up. */
+export const HEARTBEATS_LOST = 12;
 /** RSTs for given up connections that wait to be sent, at one interface. */
 export const MAX_WAITING_RESETS = 131_072;
 /** RSTs that are sent before others get their turn. */

@@ -5,7 +5,7 @@
  *                            \________ any failure, any signal ________________/
  */
 import { spawn } from 'node:child_process';
-import type { Command } from 'commander';
+import { type Command, InvalidArgumentError } from 'commander';
 import type { DemoLab } from './demo-lab.js';
 import { CHECKS, examine } from './doctor-checks.js';
 import { action, onStopSignal } from './exit.js';
@@ -22,16 +22,37 @@ async function requireHost(): Promise<void> {
   throw new Error(`the demo needs ${missing.join(', ')}: fwdfs doctor --fix mends what it can`);
 }
 
+const MAX_CONTROLS = 4;
+
+function controlsOf(text: string): number {
+  const count = Number(text);
+  if (!Number.isInteger(count) || count < 1 || count > MAX_CONTROLS) {
+    throw new InvalidArgumentError(`expected 1 to ${MAX_CONTROLS}`);
+  }
+  return count;
+}
+
+/** FWD, CONTROL_NETNS; of a second control device FWD2, CONTROL2_NETNS, and so on. */
+function environmentOf(lab: DemoLab): Record<string, string> {
+  const names = lab.controls.flatMap(({ place, mountPoint }) => {
+    const number = place.slice('ctl'.length);
+    return [
+      [`FWD${number}`, mountPoint],
+      [`CONTROL${number}_NETNS`, lab.netns(place)],
+    ];
+  });
+  return Object.fromEntries(names);
+}
+
 /** Runs a command on the control device, with the names of what there is in its environment. */
 async function runIn(lab: DemoLab, [command = '', ...args]: readonly string[]): Promise<void> {
   const child = spawn(command, args, {
     stdio: 'inherit',
     env: {
       ...process.env,
-      FWD: lab.mountPoint,
+      ...environmentOf(lab),
       NODE_NETNS: lab.netns('node'),
       FORWARDER_NETNS: lab.netns('fwd'),
-      CONTROL_NETNS: lab.netns('ctl'),
     },
   });
   await new Promise<void>((resolve, reject) => {
@@ -43,7 +64,12 @@ async function runIn(lab: DemoLab, [command = '', ...args]: readonly string[]): 
   });
 }
 
-async function demo(command: readonly string[], flags: { readonly exit?: boolean }): Promise<void> {
+interface DemoFlags {
+  readonly exit?: boolean;
+  readonly controls: number;
+}
+
+async function demo(command: readonly string[], flags: DemoFlags): Promise<void> {
   await requireHost();
   const [{ DemoLab, sweep }, { DemoSteps }] = await Promise.all([import('./demo-lab.js'), import('./demo-steps.js')]);
   const print = (line: string): void => void process.stdout.write(`${line}\n`);
@@ -57,7 +83,7 @@ async function demo(command: readonly string[], flags: { readonly exit?: boolean
     process.stdout.on('error', () => resolve());
   });
   if ((await sweep()) > 0) print('Took away what an earlier demo left behind.');
-  const lab = new DemoLab();
+  const lab = new DemoLab(flags.controls);
   const steps = new DemoSteps(lab, print);
   const show = async (): Promise<void> => {
     if (command.length > 0) {
@@ -101,6 +127,12 @@ export function addDemoCommand(program: Command): void {
       'run this in the demo, with FWD, NODE_NETNS, FORWARDER_NETNS and CONTROL_NETNS set, and end with it',
     )
     .option('--exit', 'show it and end')
+    .option(
+      '--controls <number>',
+      'so many control devices, with FWD2, CONTROL2_NETNS and so on in the environment',
+      controlsOf,
+      1,
+    )
     .addHelpText(
       'after',
       `
@@ -110,6 +142,7 @@ Examples:
   $ sudo fwdfs demo
   $ sudo fwdfs demo --exit
   $ sudo fwdfs demo -- bash
+  $ sudo fwdfs demo --controls 2 -- bash
   $ sudo fwdfs demo -- sh -c 'cat $FWD/fwd1/.tables/permission'`,
     )
     .action(action(demo));

@@ -4,6 +4,8 @@
  *     node                     forwarder fwd1                         control device ctl1
  *     n0 10.9.0.2/24 --------- eth0 10.9.0.1/24   c0 10.8.0.1/24 ---- f0 10.8.0.2/24   FOLDER/fwd
  *
+ * More control devices, ctl2 and so on, have a namespace, a link (c1 10.8.1.1/24 - f0 10.8.1.2/24) and a mount (FOLDER/fwd2) each.
+ *
  * Every name carries the process id of the demo, so that the next demo can tell what a crashed one left behind.
  */
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
@@ -25,8 +27,15 @@ const END_TIMEOUT_MS = 4000;
 /** What is kept of a daemon's log, for the error if it ends. */
 const LOG_CHARACTERS = 4000;
 
-export const PLACES = ['node', 'fwd', 'ctl'] as const;
-export type Place = (typeof PLACES)[number];
+/** A namespace of the demo; `ctl` is that of ctl1. */
+export type Place = 'node' | 'fwd' | `ctl${'' | number}`;
+
+/** A control device of the demo. */
+export interface DemoControl {
+  readonly name: string;
+  readonly place: Place;
+  readonly mountPoint: string;
+}
 
 const run = promisify(execFile);
 
@@ -64,7 +73,7 @@ async function removeNetns(name: string): Promise<void> {
 
 export class DemoLab {
   readonly folder = mkdtempSync(join(tmpdir(), `${PREFIX}${process.pid}-`));
-  readonly mountPoint = join(this.folder, 'fwd');
+  readonly controls: readonly DemoControl[];
   /** Rejects when a daemon ends that should not. */
   readonly failed: Promise<never>;
   private fail: (error: Error) => void = () => undefined;
@@ -74,11 +83,20 @@ export class DemoLab {
   private current: Promise<unknown> = Promise.resolve();
   private isEnding = false;
 
-  constructor() {
+  /** @param controls how many control devices */
+  constructor(controls = 1) {
+    this.controls = Array.from({ length: controls }, (_, index) => {
+      const number: '' | number = index === 0 ? '' : index + 1;
+      return { name: `ctl${index + 1}`, place: `ctl${number}`, mountPoint: join(this.folder, `fwd${number}`) };
+    });
     this.failed = new Promise((_, reject) => {
       this.fail = reject;
     });
     this.failed.catch(() => undefined);
+  }
+
+  private get places(): readonly Place[] {
+    return ['node', 'fwd', ...this.controls.map(({ place }) => place)];
   }
 
   netns(place: Place): string {
@@ -98,9 +116,12 @@ export class DemoLab {
 
   /** Namespaces and links. Rejects with what `ip` said. */
   async build(): Promise<void> {
-    for (const place of PLACES) await this.ip('netns', 'add', this.netns(place));
+    for (const place of this.places) await this.ip('netns', 'add', this.netns(place));
     await this.connect({ place: 'node', name: 'n0', address: '10.9.0.2/24' }, 'fwd', 'eth0', '10.9.0.1/24');
-    await this.connect({ place: 'ctl', name: 'f0', address: '10.8.0.2/24' }, 'fwd', 'c0', '10.8.0.1/24');
+    for (const [index, { place }] of this.controls.entries()) {
+      const link = `10.8.${index}`;
+      await this.connect({ place, name: 'f0', address: `${link}.2/24` }, 'fwd', `c${index}`, `${link}.1/24`);
+    }
   }
 
   private async connect(
@@ -125,22 +146,26 @@ export class DemoLab {
     const token = randomBytes(16).toString('hex');
     const config = join(this.folder, 'forwarder.yaml');
     const tokenFile = join(this.folder, 'token');
+    const digest = createHash('sha256').update(token).digest('hex');
+    const urls = this.controls.map((_, index) => `ws://10.8.${index}.1:7440`);
     writeFileSync(
       config,
       `name: fwd1
-listen: ws://10.8.0.1:7440
-tokens: { ctl1: "sha256:${createHash('sha256').update(token).digest('hex')}" }
+listen: [${urls.map((url) => `"${url}"`).join(', ')}]
+tokens: { ${this.controls.map(({ name }) => `${name}: "sha256:${digest}"`).join(', ')} }
 interfaces:
   eth0: { unmatched: host }
 permissions:
-  - { control: ctl1, interface: eth0, rights: [read, write, inject, vif] }
+  - { control: "*", interface: eth0, rights: [read, write, inject, vif, vip] }
 `,
     );
     writeFileSync(tokenFile, `${token}\n`, { mode: 0o600 });
-    mkdirSync(this.mountPoint);
     await this.daemon('fwd', ['forwarder', '--config', config], 'forwarder is ready');
-    const options = `name=ctl1,token_file=${tokenFile}`;
-    await this.daemon('ctl', ['mount', '-f', '-o', options, 'fwd1=ws://10.8.0.1:7440', this.mountPoint], '"mounted"');
+    for (const [index, { name, place, mountPoint }] of this.controls.entries()) {
+      mkdirSync(mountPoint);
+      const options = `name=${name},token_file=${tokenFile}`;
+      await this.daemon(place, ['mount', '-f', '-o', options, `fwd1=${urls[index]}`, mountPoint], '"mounted"');
+    }
   }
 
   /** Starts a daemon in its namespace, and waits until its log says that it is ready. */
@@ -206,7 +231,7 @@ permissions:
     // The mount first, while its forwarder is there to say goodbye to.
     for (const daemon of this.daemons.reverse()) await this.endDaemon(daemon);
     removeFolder(this.folder);
-    for (const place of PLACES) await removeNetns(this.netns(place));
+    for (const place of this.places) await removeNetns(this.netns(place));
   }
 
   private async endDaemon(daemon: ChildProcess): Promise<void> {
@@ -243,7 +268,7 @@ function namesOfDemos(folder: string, pattern: RegExp): { name: string; pid: str
 /** Takes away what demos left behind that were killed: processes, mounts, folders, namespaces. @returns how many */
 export async function sweep(): Promise<number> {
   const left = ({ pid }: { pid: string }): boolean => !isRunning(pid);
-  const namespaces = namesOfDemos(NETNS_FOLDER, /^fwdfs-demo-(?:node|fwd|ctl)-(\d+)$/).filter(left);
+  const namespaces = namesOfDemos(NETNS_FOLDER, /^fwdfs-demo-(?:node|fwd|ctl\d*)-(\d+)$/).filter(left);
   const folders = namesOfDemos(tmpdir(), /^fwdfs-demo-(\d+)-/).filter(left);
   for (const { name } of namespaces) {
     const { stdout } = await run('ip', ['netns', 'pids', name]).catch(() => ({ stdout: '' }));

@@ -7,7 +7,7 @@ import { tableLines } from './output.js';
 
 const WAIT_MS = 5000;
 const POLL_MS = 20;
-const PROMPTS: Readonly<Record<Place, string>> = { node: 'node', fwd: 'forwarder', ctl: 'control' };
+const PROMPTS: Readonly<Partial<Record<Place, string>>> = { node: 'node', fwd: 'forwarder', ctl: 'control' };
 const DISTRIBUTION = 'cat fwd/fwd1/.tables/distribution';
 /** A pcap file header, and two records with an Ethernet frame of a ping each. */
 const TWO_PINGS_BYTES = 24 + 2 * (16 + 98);

@@ -1,8 +1,9 @@
 /** `fwdfs vip add|remove|list`: virtual IP addresses, through the forwarder's `.ctl` and the control device's `.tables`. */
+import { isIP } from 'node:net';
 import type { Command } from 'commander';
 import { vipRequest } from '../control/vip-commands.js';
 import { parseExpose } from '../control/vif-commands.js';
-import { action } from './exit.js';
+import { action, UsageError } from './exit.js';
 import { FileError, type MountReader } from './mount-reader.js';
 import { type MountFlags, mountOption, onMount, type PrintFlags, splitName, withPrintOptions } from './options.js';
 import { print, printJson, tableLines } from './output.js';
@@ -15,8 +16,20 @@ interface VipFlags extends MountFlags {
 
 const EXAMPLE = 'fwd1/10.9.0.1';
 
-/** The line for `.ctl`. @throws FwdfsError bad-command, bad-protocol-address */
+/** `FORWARDER/ADDRESS`. @throws UsageError */
+function splitPath(path: string): { forwarder: string; name: string } {
+  const split = splitName(path, EXAMPLE);
+  if (isIP(split.name) === 0) {
+    throw new UsageError(`expected FORWARDER/ADDRESS, such as ${EXAMPLE}, not ${JSON.stringify(path)}`);
+  }
+  return split;
+}
+
+/** The line for `.ctl`. @throws UsageError; FwdfsError bad-protocol-address */
 function vipAddLine(address: string, { address: sender, expose }: VipFlags): string {
+  if (sender !== undefined && isIP(sender) !== isIP(address)) {
+    throw new UsageError(`--address ${sender}: expected an IPv${isIP(address)} address, as ${address} is`);
+  }
   const request = vipRequest(address, sender ?? null, expose === undefined ? null : parseExpose(expose));
   const words = Object.entries({ address: request.sender, expose }).flatMap(([key, value]) =>
     value === null || value === undefined ? [] : [`${key}=${value}`],
@@ -59,7 +72,7 @@ async function explain(reader: MountReader, path: string, flags: VipFlags, error
 }
 
 async function add(path: string, flags: VipFlags): Promise<void> {
-  const { forwarder, name } = splitName(path, EXAMPLE);
+  const { forwarder, name } = splitPath(path);
   const line = vipAddLine(name, flags);
   await onMount(flags, async (reader) => {
     await requireForwarder(reader, forwarder);
@@ -72,7 +85,7 @@ async function add(path: string, flags: VipFlags): Promise<void> {
 }
 
 async function remove(path: string, flags: MountFlags): Promise<void> {
-  const { forwarder, name } = splitName(path, EXAMPLE);
+  const { forwarder, name } = splitPath(path);
   const { address } = vipRequest(name, null, null);
   await onMount(flags, async (reader) => {
     await requireForwarder(reader, forwarder);

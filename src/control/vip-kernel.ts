@@ -19,8 +19,10 @@ import { NftSets, portPart, setKey } from '../sys/nft-sets.js';
 import { applyRuleset, dropTable } from '../sys/nftables.js';
 import { RouteRequests, type RouteSpec, type RuleSpec } from '../sys/route-requests.js';
 import { holdTable, tryHoldName } from './table-number.js';
+import { hasVifAlias } from './vif-alias.js';
 import {
   type Conversion,
+  OTHERS_MARK,
   RECEPTION_MAP,
   VIP_ARP_FAMILY,
   VIP_TABLE_FAMILY,
@@ -76,7 +78,7 @@ export class VipKernel {
       const free = tryHoldName(vipLockName(vip));
       if (free === null) throw new FwdfsError('already-there', `virtual IP address ${vip} of another control device`);
       this.giveBack.push(free);
-      if (this.isLocal()) throw new FwdfsError('already-there', `${vip} is an address of this host`);
+      if (this.isTaken()) throw new FwdfsError('already-there', `${vip} is an address of this host`);
       const [table, freeTable] = holdTable(VIP_TABLES);
       this.routingTable = table;
       this.giveBack.push(freeTable);
@@ -86,13 +88,11 @@ export class VipKernel {
     }
   }
 
-  private isLocal(): boolean {
-    try {
-      return this.requests.routeTo(this.address, 0).isLocal;
-    } catch {
-      // No route at all.
-      return false;
-    }
+  /** A virtual IF may have it too: the flows of both stay apart. */
+  private isTaken(): boolean {
+    return this.requests
+      .addresses(0)
+      .some(({ address, ifindex }) => address.equals(this.address) && !hasVifAlias(this.requests, ifindex));
   }
 
   /** Makes it, or makes it anew where something is other than before. @throws FwdfsError host-lacks without nft; SystemError */
@@ -124,7 +124,15 @@ export class VipKernel {
   private get rule(): RuleSpec {
     const family = this.address.length === 4 ? 4 : 6;
     const table = this.routingTable;
-    return { family, from: this.address, to: null, oif: '', exceptMark: 0, table, priority: VIP_RULE_PRIORITY };
+    return {
+      family,
+      from: this.address,
+      to: null,
+      oif: '',
+      exceptMark: OTHERS_MARK,
+      table,
+      priority: VIP_RULE_PRIORITY,
+    };
   }
 
   private placeRoute(): void {

@@ -9,6 +9,9 @@
  * converted, is dropped, and nothing leaves with VIP as its source: it belongs to the forwarder. Its ARP is the
  * forwarder's alone.
  *
+ * A virtual IF may have the address too, and flows of its own: what comes in or leaves by a device that has the address itself
+ * is none of ours, and its answers are marked, so that the rule of routing passes them by.
+ *
  * A UDP server that is bound to any address and does not say where its answer comes from (IP_PKTINFO) answers from the
  * address that routing chooses. `answers` remembers who asked at which port, so that the answer gets its source back before
  * conntrack sees it.
@@ -19,6 +22,9 @@ export const VIP_TABLE_FAMILY = 'inet' satisfies SetFamily;
 export const VIP_ARP_FAMILY = 'arp';
 export const RECEPTION_MAP = 'reception';
 export const TRANSMISSION_MAP = 'transmission';
+
+/** A bit that marks what has the address by another way than ours: its rule of routing passes it by. */
+export const OTHERS_MARK = 0x2000_0000;
 
 /** How long a UDP server without IP_PKTINFO may take for its answer, and how many clients may wait for one. */
 const ANSWER_MS = 30_000;
@@ -86,6 +92,7 @@ function inetTable(table: string, conversion: Conversion, elements: readonly str
     `${ip} daddr != ${vip} accept`,
     `ct original ${ip} daddr ${sender} accept`,
     `ct reply ${ip} daddr ${sender} accept`,
+    'fib daddr . iif type local accept',
     `${ip} daddr ${vip} drop`,
     '}',
     'chain asked {',
@@ -97,13 +104,20 @@ function inetTable(table: string, conversion: Conversion, elements: readonly str
     'type route hook output priority raw; policy accept;',
     `${ip} saddr != ${vip} ${ip} daddr . udp dport . udp sport @answers ${ip} saddr set ${vip}`,
     '}',
+    'chain others {',
+    'type route hook output priority mangle; policy accept;',
+    `${ip} saddr ${vip} ct original ${ip} daddr ${vip} meta mark set meta mark or ${OTHERS_MARK}`,
+    `${ip} saddr ${vip} ct state established,related ct reply ${ip} daddr ${vip} meta mark set meta mark or ${OTHERS_MARK}`,
+    '}',
     'chain transmit {',
     'type nat hook postrouting priority srcnat - 5; policy accept;',
     `oifname ${link} snat ${ip} to ${ip} saddr map @${TRANSMISSION_MAP}`,
     '}',
     'chain transmitted {',
     'type filter hook postrouting priority srcnat + 1; policy accept;',
-    `${ip} saddr ${vip} oifname != "lo" drop`,
+    'oifname "lo" accept',
+    `${ip} saddr ${vip} fib saddr . oif type local accept`,
+    `${ip} saddr ${vip} drop`,
     '}',
     '}',
     '',

@@ -153,6 +153,8 @@ export class InterfaceReceiver implements PacketSink {
     let received = false;
     let sent = false;
     for (const rule of this.rules) {
+      // The kernel's: none of its packets is to come here.
+      if (rule.mode === 'vip') continue;
       addresses.set(rule.protocol.text, rule.protocol);
       // Errors about what its flows sent.
       if (rule.mode === 'socket') addresses.set(ICMP.text, ICMP);

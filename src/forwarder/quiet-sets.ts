@@ -92,6 +92,12 @@ export function elementOfFlow(flows: FlowEnds, flow: number): Element | null {
   return { set: `${ports.length === 0 ? 'pairs' : 'flows'}${family}`, key };
 }
 
+function put(keys: Map<string, Buffer[]>, set: string, key: Buffer): void {
+  const known = keys.get(set);
+  if (known === undefined) keys.set(set, [key]);
+  else known.push(key);
+}
+
 export class QuietSets {
   private readonly table: string;
   private readonly listen: readonly ProtocolAddress[];
@@ -103,6 +109,8 @@ export class QuietSets {
   private readonly elements = new Map<Rule, Element[]>();
   /** How many want an element, by set and key. */
   private readonly wanted = new Map<string, number>();
+  /** By set; there while `together` runs a step. */
+  private gathered: { readonly added: Map<string, Buffer[]>; readonly removed: Map<string, Buffer[]> } | null = null;
 
   /** @param listen where the forwarder itself listens: always admitted */
   constructor(forwarder: string, listen: readonly ProtocolAddress[], log: Logger) {
@@ -184,10 +192,29 @@ export class QuietSets {
     }
   };
 
+  /** What very many flows need, or no longer do, is told to the kernel in few calls when the step is done. */
+  together(step: () => void): void {
+    const gathered = (this.gathered = { added: new Map<string, Buffer[]>(), removed: new Map<string, Buffer[]>() });
+    try {
+      step();
+    } finally {
+      this.gathered = null;
+      try {
+        for (const [set, keys] of gathered.added) this.sets?.addAll(set, keys);
+        for (const [set, keys] of gathered.removed) this.sets?.removeAll(set, keys);
+      } catch (error) {
+        this.log.error({ error: describe(error) }, 'the kernel does not keep quiet, or does for too long');
+      }
+    }
+  }
+
   private want({ set, key }: Element): void {
     const name = `${set} ${key.toString('latin1')}`;
     const count = this.wanted.get(name) ?? 0;
-    if (count === 0) this.sets?.add(set, key);
+    if (count === 0) {
+      if (this.gathered === null) this.sets?.add(set, key);
+      else put(this.gathered.added, set, key);
+    }
     this.wanted.set(name, count + 1);
   }
 
@@ -199,6 +226,10 @@ export class QuietSets {
       return;
     }
     if (!this.wanted.delete(name)) return;
+    if (this.gathered !== null) {
+      put(this.gathered.removed, set, key);
+      return;
+    }
     try {
       this.sets?.remove(set, key);
     } catch (error) {

@@ -175,7 +175,7 @@ export class TransferControl {
       if (isVip) await vips.ruleAdded(rule);
       else entry.ruleAdded(rule);
       if (vif !== null) interfaces.vifs.ruleAdded(rule);
-      if (isSocket) entry.flows.join(rule);
+      if (isSocket) interfaces.vifs.together(() => entry.flows.join(rule));
       if (mode === 'claim') await this.quieten(rule);
     } catch (error) {
       this.removeRule(rule);
@@ -319,7 +319,7 @@ export class TransferControl {
     if (rule.mode === 'vip') this.options.vips.ruleRemoved(rule);
     else entry?.ruleRemoved(rule);
     // Before the kernel is no longer quiet for the rule.
-    if (rule.mode === 'socket') entry?.flows.leave(rule, othersServe);
+    if (rule.mode === 'socket') interfaces.vifs.together(() => entry?.flows.leave(rule, othersServe));
     if (rule.vif !== null) interfaces.vifs.ruleRemoved(rule);
     if (rule.mode === 'flow' && entry !== undefined) this.endFlows(entry, rule, () => true);
     if (rule.mode === 'claim') {

@@ -64,6 +64,10 @@ export function portPart(port: number): Buffer {
   return Buffer.from([port >> 8, port & 0xff]);
 }
 
+function* partsOf(keys: readonly Buffer[]): Generator<readonly Buffer[]> {
+  for (let at = 0; at < keys.length; at += ELEMENTS_PER_CHANGE) yield keys.slice(at, at + ELEMENTS_PER_CHANGE);
+}
+
 function element(key: Buffer, data?: Buffer): Buffer {
   const parts = [nested(NFTA_SET_ELEM_KEY, attribute(NFTA_DATA_VALUE, key))];
   if (data !== undefined) parts.push(nested(NFTA_SET_ELEM_DATA, attribute(NFTA_DATA_VALUE, data)));
@@ -103,9 +107,31 @@ export class NftSets {
 
   /** Many at once, ELEMENTS_PER_CHANGE in a transaction. @throws as add */
   addAll(set: string, keys: readonly Buffer[]): void {
-    for (let at = 0; at < keys.length; at += ELEMENTS_PER_CHANGE) {
-      const elements = keys.slice(at, at + ELEMENTS_PER_CHANGE).map((key) => element(key));
-      this.change(NFT_MSG_NEWSETELEM, NLM_F.CREATE, set, elements);
+    for (const part of partsOf(keys)) {
+      this.change(
+        NFT_MSG_NEWSETELEM,
+        NLM_F.CREATE,
+        set,
+        part.map((key) => element(key)),
+      );
+    }
+  }
+
+  /** Many at once, as addAll. @throws as remove */
+  removeAll(set: string, keys: readonly Buffer[]): void {
+    for (const part of partsOf(keys)) {
+      try {
+        this.change(
+          NFT_MSG_DELSETELEM,
+          0,
+          set,
+          part.map((key) => element(key)),
+        );
+      } catch (error) {
+        if (!(error instanceof SystemError) || error.errno !== constants.errno.ENOENT) throw error;
+        // One that is not there took the others with it.
+        for (const key of part) this.remove(set, key);
+      }
     }
   }
 

@@ -48,6 +48,7 @@ export interface InterfaceAddress {
 }
 
 export interface LinkAddress {
+  readonly ifindex: number;
   readonly address: Buffer;
   /** By `addHostAddress`; false too where the kernel has no place for the protocol number, before 5.18. */
   readonly isOurs: boolean;
@@ -195,16 +196,17 @@ export class RouteRequests {
     this.netlink.request(RTM.NEWADDR, NLM_F.CREATE | NLM_F.EXCL, body);
   }
 
-  /** Addresses of a link. @throws SystemError */
+  /** Addresses of a link; 0: of all. @throws SystemError */
   addresses(ifindex: number): LinkAddress[] {
     let found: LinkAddress[] = [];
     const take = ({ type, body }: NetlinkMessage): void => {
       const header = type === RTM.NEWADDR ? decode(IFADDRMSG, body) : null;
-      if (header === null || header.index !== ifindex) return;
+      if (header === null || (ifindex !== 0 && header.index !== ifindex)) return;
       const known = attributes(body, IFADDRMSG.bytes);
       const address = known.get(IFA.LOCAL) ?? known.get(IFA.ADDRESS);
       if (address === undefined) return;
-      found.push({ address: Buffer.from(address), isOurs: known.get(IFA.PROTO)?.[0] === ROUTE_PROTOCOL });
+      const isOurs = known.get(IFA.PROTO)?.[0] === ROUTE_PROTOCOL;
+      found.push({ ifindex: header.index, address: Buffer.from(address), isOurs });
     };
     this.netlink.query(RTM.GETADDR, NLM_F.DUMP, encode(IFADDRMSG, { family: AF_UNSPEC }), take, () => {
       found = [];

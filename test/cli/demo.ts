@@ -80,6 +80,24 @@ t.test('demo waits, and Ctrl-C takes everything down', { skip }, async (t) => {
   t.same(demo.left(), []);
 });
 
+t.test(
+  'demo with two control devices runs a command that finds both, and leaves nothing behind',
+  { skip },
+  async (t) => {
+    const line =
+      'cat $FWD2/fwd1/.tables/permission; echo $FWD $FWD2; ip netns exec $CONTROL2_NETNS ip -br address show f0';
+    const demo = new Demo('--controls', '2', '--', 'sh', '-c', line);
+    await demo.ended;
+    t.equal(demo.child.exitCode, 0, demo.stderr);
+    t.match(demo.stdout, /vip[^]*\/fwd \S+\/fwd2\nf0\S* +UP +10\.8\.1\.2\/24/);
+    t.same(demo.left(), []);
+    const wrong = new Demo('--controls', '5');
+    await wrong.ended;
+    t.equal(wrong.child.exitCode, 2);
+    t.match(wrong.stderr, /expected 1 to 4/);
+  },
+);
+
 for (const [signal, moment, status] of [
   ['SIGINT', 'Building', 130],
   ['SIGTERM', 'folder:', 143],

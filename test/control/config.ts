@@ -53,6 +53,7 @@ t.test('a control device has the name of its host unless told', async (t) => {
     weight: 1,
     forwarders: new Map(),
     vifs: [],
+    vips: [],
   });
   const names: [host: string, name: string][] = [
     ['web-1.example.org', 'web-1.example.org'],
@@ -103,6 +104,7 @@ t.test('the short form names forwarders by URL', async (t) => {
     weight: 1,
     forwarders: new Map([['fwd1', remote('ws://127.0.0.1:7440')]]),
     vifs: [],
+    vips: [],
   });
   const { forwarders } = loadSource('a=ws://[2001:db8::1]:1/,b=wss://h,c.d-e_f=ws+unix:/run/x=y.sock');
   t.same(Object.fromEntries(forwarders), {

@@ -1,6 +1,7 @@
 /** src/control/vips.ts, vip.ts and vip-kernel.ts: virtual IP addresses in network namespaces, with a forwarder made by hand. */
 import t from 'tap';
 import { FwdfsError } from '../../src/base/errors.js';
+import { vipRequest } from '../../src/control/vip-commands.js';
 import { eventually } from '../support/fake-forwarder.js';
 import { everything } from '../support/mirror.js';
 import { withoutRoot } from '../support/netns.js';
@@ -109,7 +110,7 @@ t.test(
     const near = await SocketProcess.start(lab.fwd);
     t.equal(await near.run("create_connection(('10.8.0.2', 80), 5).recv(100)"), "b'own 10.8.0.1'");
     await near.kill();
-    t.same(lab.rules, ['tcp:10.9.0.1:80 active', 'tcp:10.9.0.7:80 active'], 'the own one is not published');
+    t.same([...lab.rules].sort(), ['tcp:10.9.0.1:80 active', 'tcp:10.9.0.7:80 active'], 'the own one is not published');
   },
 );
 
@@ -310,3 +311,21 @@ t.test('its route comes back with the link', options, async (t) => {
   await until(() => routes() === was);
   t.equal(await lab.user.run("tcp('10.9.0.1', 80)"), 'one 10.9.0.2');
 });
+
+t.test(
+  'one of the configuration is added when its forwarder can be had, and says once why not yet',
+  options,
+  async (t) => {
+    const lab = await setUp(t);
+    lab.forwarder.refusals.set('address-conversion-request', 'not-permitted');
+    lab.vips.configure(lab.end.link, vipRequest('10.9.0.1', null, null));
+    const told = (): number => lab.log.lines.filter(({ message }) => /not added yet/.test(message)).length;
+    await eventually(() => told() === 1);
+    lab.forwarder.sendAgain();
+    await eventually(() => lab.forwarder.diary.lines.filter((line) => /^address.*refused$/.test(line)).length === 2);
+    lab.forwarder.refusals.clear();
+    lab.forwarder.sendAgain();
+    await eventually(() => lab.vips.rows()[0]?.[4] === 'active');
+    t.equal(told(), 1);
+  },
+);

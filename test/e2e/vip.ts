@@ -197,3 +197,59 @@ t.test('an unmodified server at a virtual IP address', { skip: withoutRoot }, as
     t.equal(everything(one.netns), was.one);
   });
 });
+
+t.test(
+  'a rule can be switched from a virtual IF to a virtual IP address, and back',
+  { skip: withoutRoot },
+  async (t) => {
+    const lab = await BalanceLab.start(1);
+    t.teardown(() => lab.stop());
+    const [one] = lab.devices;
+    if (one === undefined) throw new Error('one control device');
+    const modes = async (): Promise<string[]> =>
+      (await lab.lab.table('distribution')).flatMap((row) => row.filter((cell) => cell === 'vip' || cell === 'socket'));
+    const frames = async (): Promise<number> => Number((await rowsOf(one, 'vif'))[0]?.split('\t')[6]);
+    const slow = (file: string): Promise<Result> =>
+      lab.interop.on(
+        lab.lab.node,
+        [
+          'curl',
+          '-sS',
+          '--limit-rate',
+          '1M',
+          '--max-time',
+          '30',
+          '-o',
+          `${lab.lab.folder}/${file}`,
+          '-w',
+          '%{size_download}',
+          'http://10.9.0.1/big',
+        ],
+        '',
+        40_000,
+      );
+
+    t.equal((await fwdfs(one, 'vif', 'add', 'fwd1/eth0')).status, 0);
+    lab.web(one, { big: Buffer.alloc(6 << 20, 'b') });
+    await lab.untilRules(1);
+    const first = slow('first');
+    await until(async () => (await frames()) > 20);
+    const added = await fwdfs(one, 'vip', 'add', 'fwd1/10.9.0.1', '--expose', 'tcp:80');
+    t.same([added.status, added.stderr], [0, '']);
+    await until(async () => (await modes()).includes('vip'));
+    t.equal((await get(lab, 'http://10.9.0.1/')).server, 'ctl1');
+    t.equal((await first).stdout.toString(), String(6 << 20), 'what was begun by the virtual IF goes on');
+    const before = await frames();
+    t.equal((await get(lab, 'http://10.9.0.1/big')).body.length, 6 << 20);
+    t.ok((await frames()) - before < 20, 'new connections are converted');
+    const second = slow('second');
+    await until(async () => (await rowsOf(one, 'vip')).length === 1);
+    t.equal((await fwdfs(one, 'vif', 'remove', 'fwd1/eth0')).status, 0);
+    t.equal((await get(lab, 'http://10.9.0.1/')).server, 'ctl1', 'without the virtual IF');
+    t.equal((await second).stdout.toString(), String(6 << 20));
+    t.equal((await fwdfs(one, 'vif', 'add', 'fwd1/eth0', '--expose', 'tcp:80')).status, 0);
+    t.equal((await fwdfs(one, 'vip', 'remove', 'fwd1/10.9.0.1')).status, 0);
+    await until(async () => (await modes()).join() === 'socket');
+    await until(async () => (await get(lab, 'http://10.9.0.1/').catch(() => null))?.server === 'ctl1');
+  },
+);

@@ -184,6 +184,22 @@ t.test('without rules nothing passes the filter; a rule passes when ruleAdded re
   }
 });
 
+t.test(
+  'what the kernel converts for a virtual IP address does not pass, errors about flows of sockets do',
+  async (t) => {
+    const bench = new Bench();
+    t.teardown(() => bench.receiver.close());
+    bench.add('udp:10.0.0.2:520', { mode: 'vip', vip: Buffer.from([10, 0, 0, 2]) });
+    t.notOk(bench.inlet.passes(to(520)));
+    const error = ethernet(0x0800, ipv4({ protocol: 1 }, Buffer.from([3, 4, 0, 0, 0, 0, 0, 0])));
+    t.notOk(bench.inlet.passes(error));
+    bench.add('udp:600', { mode: 'socket' });
+    await filterDelay();
+    t.ok(bench.inlet.passes(to(600)) && bench.inlet.passes(error));
+    t.notOk(bench.inlet.passes(to(520)));
+  },
+);
+
 t.test('the filter is rebuilt at most once in its time, and is exact in the end', async (t) => {
   const bench = new Bench();
   t.teardown(() => bench.receiver.close());

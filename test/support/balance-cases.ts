@@ -24,11 +24,11 @@ const SERVER_MS = 100;
 const DEVICE_MS = 1000;
 /** From the end of a control device until its idle clients know. */
 const RESET_MS = 2000;
+/** From the end of a server until its datagrams go to another. */
+const REHOME_MS = 500;
 const ECHO_PORT = 7;
-/** More than the buffers of both kernels hold. */
+/** More than the buffers of both kernels hold, so that a download without a reader does not end. */
 const LARGE_BYTES = 32 << 20;
-/** With LARGE_BYTES: some 8 seconds. */
-const DOWNLOAD_RATE = '4M';
 const IDLE_CLIENTS = 16;
 const IDLE_CLIENT = fileURLToPath(new URL('./idle-client.js', import.meta.url));
 
@@ -96,6 +96,14 @@ class Scene {
   }
 }
 
+/**
+ * No request fails that is begun so long after the mark. A machine that other tests keep so busy that the load itself is late
+ * is late with everything.
+ */
+function checkFailures(t: Test, result: LoadResult, mark: number, withinMs: number): void {
+  t.same(result.failures(mark + withinMs + result.late).length, 0, result.describe(mark));
+}
+
 type Case = (t: Test, scene: Scene) => Promise<void>;
 
 /** Shares of the servers are as they should be, and no request failed. */
@@ -123,31 +131,32 @@ const CASES: Readonly<Record<string, Case>> = {
     await scene.serve(['ctl1', 'ctl2', 'ctl3', 'ctl4']);
     const { mark, result } = await scene.loadWith(() => signalProcess(scene.webOf('ctl4').pid, 'SIGKILL'));
     t.ok((result.shares(-Infinity, mark).get('ctl4') ?? 0) > 0, 'it had its part');
-    t.same(result.failures(mark + SERVER_MS).length, 0, result.describe(mark));
-    t.notOk(result.shares(mark + SERVER_MS).has('ctl4'));
+    checkFailures(t, result, mark, SERVER_MS);
+    t.notOk(result.shares(mark + SERVER_MS + result.late).has('ctl4'));
   },
 
-  'who drains gets no new connection, and a download from there goes on to its end': async (t, scene) => {
+  'who drains gets no new connection, and a download from there goes on': async (t, scene) => {
     const { lab } = scene;
     await scene.serve(['ctl1', 'ctl2', 'ctl3', 'ctl4']);
     const [head, body] = [join(lab.lab.folder, 'head'), join(lab.lab.folder, 'body')];
-    const words = ['curl', '-s', '--limit-rate', DOWNLOAD_RATE, '-D', head, '-o', body, `http://${VIP}/large`];
+    const words = ['curl', '-s', '-D', head, '-o', body, `http://${VIP}/large`];
     const download = lab.lab.program([...lab.lab.node.prefix, ...words]);
     let name = '';
     await until(() => {
       name = /X-Server: (\S+)/.exec(existsSync(head) ? readFileSync(head, 'utf8') : '')?.[1] ?? '';
       return name !== '';
     });
+    signalProcess(download.pid, 'SIGSTOP');
     await lab.fwdfs(lab.device(name), 'drain', 'fwd1');
     const load = await scene.load();
     await pause(1500);
     const result = await load.finish();
-    t.equal(download.child.exitCode, null, 'the download is still running');
     t.same(result.failures().length, 0, result.describe(0));
     t.notOk(result.shares().has(name), `${name} gets no new connection`);
     t.equal(result.shares().size, 3);
     await lab.fwdfs(lab.device(name), 'drain', 'fwd1', '--off');
     checkShares(t, await scene.quietLoad(t), { ctl1: 0.25, ctl2: 0.25, ctl3: 0.25, ctl4: 0.25 });
+    signalProcess(download.pid, 'SIGCONT');
     t.equal((await download.ended).status, 0);
     t.equal(shaHex(readFileSync(body)), shaHex(large));
   },
@@ -167,7 +176,7 @@ const CASES: Readonly<Record<string, Case>> = {
     const rows = await scene.stopEcho(client);
     const before = rows.filter(([sent, latency]) => sent + latency < mark && latency >= 0);
     t.ok(before.length > 0 && before.every(([, , name]) => name === first), `before, all by ${first}`);
-    const after = rows.filter(([sent]) => sent > mark + SERVER_MS);
+    const after = rows.filter(([sent]) => sent > mark + REHOME_MS);
     const other = first === 'ctl1' ? 'ctl2' : 'ctl1';
     t.ok(after.length > 0);
     t.same(
@@ -248,7 +257,7 @@ const CASES: Readonly<Record<string, Case>> = {
       its.map((port) => `${port} ECONNRESET`),
       'they are told, and nobody else',
     );
-    t.same(result.failures(mark + DEVICE_MS).length, 0, result.describe(mark));
+    checkFailures(t, result, mark, DEVICE_MS);
     await idle.kill();
   },
 
@@ -257,7 +266,7 @@ const CASES: Readonly<Record<string, Case>> = {
     await scene.serve(['ctl1', 'ctl2', 'ctl3']);
     const { mark, result } = await scene.loadWith(() => scene.lab.cut(scene.lab.device('ctl3'), 'silent'));
     t.ok((result.shares(-Infinity, mark).get('ctl3') ?? 0) > 0, 'it had its part');
-    t.same(result.failures(mark + DEVICE_MS).length, 0, result.describe(mark));
+    checkFailures(t, result, mark, DEVICE_MS);
   },
 };
 

@@ -59,12 +59,14 @@ export class BalanceLab {
     const permissions = names
       .map((name) => `  - { control: ${name}, interface: eth0, rights: [read, write, vif, vip], protocols: ["*"] }`)
       .join('\n');
-    const first = each[0] === undefined ? {} : { mountOptions: each[0] };
+    const [mountOptions] = each;
+    const first = mountOptions === undefined ? {} : { mountOptions };
     const interop = await InteropLab.start({ controls: names, permissions, listen: 'ws://*:7440', ...first, ...rest });
     const lab = new BalanceLab(interop);
     try {
       interop.lab.node.run(PORT_RANGE);
-      for (const [index, name] of names.entries()) await lab.addDevice(name, index, each[index]);
+      for (const [index, name] of names.entries())
+        await lab.addDevice(name, index, each.length > 0 ? (each[index] ?? '') : undefined);
     } catch (error) {
       await lab.stop();
       throw error;

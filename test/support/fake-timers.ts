@@ -40,6 +40,12 @@ export class FakeTimers implements Timers {
     this.time = end;
   }
 
+  /** Time passes in which nothing runs: what was due is late. */
+  stall(ms: number): void {
+    this.time += ms;
+    for (const timer of this.timers) timer.at = Math.max(timer.at, this.time);
+  }
+
   private start(timer: Timer): Cancel {
     this.timers.add(timer);
     return () => this.timers.delete(timer);

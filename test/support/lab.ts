@@ -47,7 +47,7 @@ export interface Place {
   readonly netns: Netns;
   /** Address of the forwarder from there. */
   readonly forwarder: string;
-  /** Options of its mount, beside those of the lab. */
+  /** Options of its mount; default: those of the lab. */
   readonly mountOptions?: string;
 }
 
@@ -347,7 +347,7 @@ ${this.options.permissions ?? everything.join('\n')}
   }
 
   private mount(name: string, mountPoint: string, place: Place): Daemon {
-    const extra = [this.options.mountOptions, place.mountOptions].flatMap((one) => one ?? []);
+    const more = place.mountOptions ?? this.options.mountOptions ?? '';
     return new Daemon([
       ...place.netns.prefix,
       process.execPath,
@@ -357,7 +357,7 @@ ${this.options.permissions ?? everything.join('\n')}
       '-f',
       ...(this.options.traceFuse === true ? ['--trace-fuse'] : []),
       '-o',
-      [`name=${name}`, `token_file=${join(this.folder, 'token')}`, ...extra].join(','),
+      `name=${name},token_file=${join(this.folder, 'token')}${more === '' ? '' : `,${more}`}`,
       '--log-level',
       this.options.logLevel ?? 'info',
       `fwd1=ws://${place.forwarder}:7440`,

@@ -28,7 +28,7 @@ export interface LoadRows {
   readonly names: string[];
   readonly requests: (readonly [begin: number, latency: number, server: number, failure: number])[];
   cpuSeconds: number;
-  /** How late a request was begun at most, in ms: that of a load that kept its schedule is small. */
+  /** How late a request was begun at most, in ms; much where the machine had not the time for more. */
   late: number;
 }
 
@@ -148,6 +148,7 @@ export class LoadResult {
       const begins = of.map(({ begin }) => Math.round(begin - mark)).toSorted((a, b) => a - b);
       return `${of.length} x ${reason}, begun ${begins[0]} to ${begins.at(-1)} ms after the mark`;
     });
-    return [`${this.outcomes.length} requests, ${failures.length} failed`, ...lines].join('\n');
+    const head = `${this.outcomes.length} requests, at most ${Math.round(this.late)} ms late, ${failures.length} failed`;
+    return [head, ...lines].join('\n');
   }
 }
