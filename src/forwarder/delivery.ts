@@ -55,8 +55,8 @@ const isSyn = (view: FrameView, frame: Buffer): boolean => isOpening(tcpFlags(vi
 /** What goes up by the way back of its virtual IF still belongs to the rule that its flow came by. */
 function countThrough(rule: Rule, bytes: number): void {
   if (bytes > 0) {
-    rule.frames += 1;
-    rule.bytes += bytes;
+    rule.flowFrames += 1;
+    rule.flowBytes += bytes;
     return;
   }
   rule.dropped += 1;
@@ -171,6 +171,7 @@ export class Delivery {
       }
       return owner;
     }
+    this.through = null;
     if (rule.vif?.wayBack && !isError) {
       if (handle >= 0) flows.rehome(handle, rule.vif.wayBack, rule);
       else if (isDatagram(key.protocol)) flows.open(view, frame, rule.vif.wayBack, rule);

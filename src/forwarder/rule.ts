@@ -55,12 +55,16 @@ export interface Rule {
   /** Over the life of the rule, for the table. */
   frames: number;
   bytes: number;
+  /** What flows that came through it brought by the way back of their virtual IF: not on its up tunnel. */
+  flowFrames: number;
+  flowBytes: number;
+  /** Of both. */
   dropped: number;
   /** Of those, because the control device was not connected; the others had no credit. */
   droppedSuspended: number;
 }
 
-const NOTHING_SENT = { sent: 0, frames: 0, bytes: 0, dropped: 0, droppedSuspended: 0 };
+const NOTHING_SENT = { sent: 0, frames: 0, bytes: 0, flowFrames: 0, flowBytes: 0, dropped: 0, droppedSuspended: 0 };
 
 /** A rule that nothing went up for yet. */
 export function newRule(of: Omit<Rule, keyof typeof NOTHING_SENT | 'granted'>): Rule {

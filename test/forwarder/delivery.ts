@@ -2,19 +2,23 @@
 import t from 'tap';
 import { Counters } from '../../src/base/counters.js';
 import { Delivery } from '../../src/forwarder/delivery.js';
-import { InterfaceRules, type Rule, type VifEnd } from '../../src/forwarder/distribution-table.js';
+import { FLOWS, InterfaceRules, type Rule, type VifEnd } from '../../src/forwarder/distribution-table.js';
 import { FlowTable } from '../../src/forwarder/flow-table.js';
 import { compileBpf } from '../../src/packet/bpf-run.js';
 import { FrameView } from '../../src/packet/headers.js';
 import { Resets } from '../../src/forwarder/resets.js';
+import { Balancing } from '../../src/forwarder/socket-groups.js';
 import { PKTTYPE } from '../../src/sys/packet-socket.js';
 import { makePeer, makeRule, type PeerEnd } from '../support/fake-peer.js';
+import { ACK, RST, SYN } from '../support/hand-tcp.js';
 import { ethernet, ipv4, IPV6_B, ipv6, MAC_B, tcp, udp } from '../vectors/packet-frames.js';
 
 let lastVif = 0;
 
 class Bench {
-  readonly rules = new InterfaceRules();
+  readonly balancing = new Balancing();
+  readonly rules = new InterfaceRules(this.balancing);
+  matches = 0;
   readonly counters = new Counters();
   readonly flows = new FlowTable(
     () => 0,
@@ -50,11 +54,27 @@ class Bench {
     return this.add(text, vif, { mode: 'socket' }, index);
   }
 
+  /** The socket of a virtual IF of its own. */
+  member(text: string, index: number): Rule {
+    const vif = this.vif();
+    vif.wayBack = makeRule(this.ends[index]!.peer, '*', { mode: 'flow', vif, protocol: FLOWS });
+    this.rules.add(vif.wayBack);
+    return this.socket(text, vif, index);
+  }
+
+  /** Its server accepts the connection of a client. */
+  answer(rule: Rule, port: number): void {
+    const answer = tcp({ sourcePort: 80, destinationPort: port, flags: SYN | ACK }, Buffer.alloc(0));
+    const frame = ethernet(0x0800, ipv4({ protocol: 6, source: '10.0.0.2', destination: '10.0.0.1' }, answer));
+    this.view.parse(frame, 0, frame.length);
+    this.flows.sent(this.view, frame, rule.vif!.wayBack!);
+  }
+
   /** Up tunnels that got the frame, of both control devices. */
   give(frame: Buffer, pkttype: number = PKTTYPE.HOST): number[] {
     const buffer = Buffer.concat([Buffer.alloc(20, 0), frame]);
     this.view.parse(buffer, 20, frame.length);
-    this.delivery.frame(this.view, buffer, 20, frame.length, 0, pkttype, 1, 2);
+    this.matches = this.delivery.frame(this.view, buffer, 20, frame.length, 0, pkttype, 1, 2);
     this.delivery.flush();
     return this.ends
       .flatMap(({ channel }) => channel.takeLines())
@@ -65,7 +85,7 @@ class Bench {
 const to = (port: number, destination = '10.0.0.2'): Buffer =>
   ethernet(0x0800, ipv4({ protocol: 17, destination }, udp(4000, port, Buffer.alloc(8))));
 
-t.test('a unicast frame is for the most specific socket, the oldest of equal ones', async (t) => {
+t.test('a unicast frame is for the most specific socket', async (t) => {
   const bench = new Bench();
   const any = bench.socket('udp:53', bench.vif());
   bench.socket('udp:53', bench.vif(), 1);
@@ -75,6 +95,95 @@ t.test('a unicast frame is for the most specific socket, the oldest of equal one
   bench.rules.remove(exact);
   t.same(bench.give(to(53)), [any.upTunnel]);
   t.same(bench.give(to(54)), []);
+});
+
+/** A client's datagram or segment; each number is another client. */
+const from = (client: number, payload = 8): Buffer =>
+  ethernet(0x0800, ipv4({ protocol: 17 }, udp(1024 + client, 53, Buffer.alloc(payload))));
+const segment = (flags: number, sourcePort = 4000): Buffer =>
+  ethernet(0x0800, ipv4({ protocol: 6 }, tcp({ sourcePort, destinationPort: 80, flags }, Buffer.alloc(0))));
+
+t.test(
+  'new flows are shared by the members of a group, and each datagram of one goes where its first one went',
+  async (t) => {
+    const bench = new Bench();
+    const [one, two] = [bench.member('udp:53', 0), bench.member('udp:53', 1)];
+    const first = new Map<number, number>();
+    for (let client = 0; client < 100; client++) first.set(client, bench.give(from(client))[0]!);
+    const ofOne = [...first.values()].filter((tunnel) => tunnel === one.upTunnel).length;
+    t.ok(ofOne > 25 && ofOne < 75, `${ofOne} of 100`);
+    bench.ends[0]!.peer.drains.add('eth0');
+    bench.balancing.changed();
+    for (const [client, tunnel] of first) {
+      const wayBack = (tunnel === one.upTunnel ? one : two).vif!.wayBack!;
+      t.same(bench.give(from(client)), [wayBack.upTunnel], `client ${client}, though one drains`);
+    }
+    t.equal(one.frames + one.flowFrames, 2 * ofOne, 'its rule counts what its flows bring');
+    t.equal(one.frames, ofOne, 'and apart from it what went up its own tunnel');
+    for (let client = 100; client < 120; client++) t.same(bench.give(from(client)), [two.upTunnel]);
+  },
+);
+
+t.test('datagrams of who is away go to another for good, TCP does not', async (t) => {
+  const bench = new Bench();
+  const [one, two] = [bench.member('udp:53', 0), bench.member('udp:53', 1)];
+  const clients = Array.from({ length: 40 }, (_, client) => client);
+  const ofOne = clients.filter((client) => bench.give(from(client))[0] === one.upTunnel);
+  bench.member('tcp:80', 0);
+  const web = bench.rules.sockets.groupsAt(6, 80)[0]!.rules[0]!;
+  bench.answer(web, 4000);
+  bench.ends[0]!.peer.silent = true;
+  bench.balancing.changed();
+  for (const client of ofOne) t.same(bench.give(from(client)), [two.upTunnel]);
+  t.same(bench.give(segment(ACK)), [web.vif!.wayBack!.upTunnel], 'TCP waits for who has it');
+  bench.ends[0]!.peer.silent = false;
+  bench.balancing.changed();
+  for (const client of ofOne) t.same(bench.give(from(client)), [two.vif!.wayBack!.upTunnel]);
+});
+
+t.test('where nobody takes new flows they are dropped and counted', async (t) => {
+  const bench = new Bench();
+  bench.member('udp:53', 0);
+  bench.ends[0]!.peer.drains.add('*');
+  bench.balancing.changed();
+  t.same(bench.give(from(1)), []);
+  t.equal(bench.counters.get('drop_no_member'), 1);
+});
+
+t.test('segments of a lost flow are answered with an RST, and a SYN begins anew elsewhere', async (t) => {
+  const bench = new Bench();
+  const [one, two] = [bench.member('tcp:80', 0), bench.member('tcp:80', 1)];
+  bench.answer(one, 4000);
+  t.same(bench.give(segment(ACK)), [one.vif!.wayBack!.upTunnel]);
+  bench.flows.lose(
+    one.vif!.wayBack!,
+    () => true,
+    (flow) => bench.resets.flow(bench.flows, flow),
+  );
+  bench.ends[0]!.peer.active = false;
+  bench.balancing.changed();
+  t.same(bench.give(segment(ACK)), []);
+  await new Promise((resolve) => void setImmediate(resolve));
+  t.equal(bench.sent.length, 2, 'the flow, and its segment');
+  for (const packet of bench.sent) {
+    t.same([packet.readUInt32BE(24), packet[33]], [0x01020304, RST], 'at what the client acknowledged');
+    t.same([packet.readUInt16BE(20), packet.readUInt16BE(22)], [80, 4000]);
+  }
+  t.equal(bench.counters.get('forwarder_resets'), 2);
+  t.same(bench.give(segment(SYN)), [two.upTunnel]);
+});
+
+t.test('what the kernel converts is left to it, and is no frame without a rule', async (t) => {
+  const bench = new Bench();
+  const member = bench.member('tcp:80', 0);
+  bench.answer(member, 4000);
+  const vip = bench.add('tcp:10.0.0.2:80', null, { mode: 'vip', vip: Buffer.from([10, 0, 0, 2]) }, 1);
+  t.same(bench.give(segment(SYN, 5000)), []);
+  t.equal(bench.matches, 1);
+  t.same(bench.give(segment(ACK)), [member.vif!.wayBack!.upTunnel], 'a live connection stays');
+  bench.rules.remove(vip);
+  t.same(bench.give(segment(SYN, 5001)), [member.upTunnel]);
+  t.same(bench.give(segment(ACK, 5000)), [], 'the kernel may still have it');
 });
 
 t.test('a control device that is away is passed over', async (t) => {

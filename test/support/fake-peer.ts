@@ -39,6 +39,8 @@ export function makeRule(peer: Peer, text: string, more: Partial<Rule> = {}): Ru
     sent: 0,
     frames: 0,
     bytes: 0,
+    flowFrames: 0,
+    flowBytes: 0,
     dropped: 0,
     droppedSuspended: 0,
     ...more,
