@@ -2,12 +2,17 @@
  * `npm run bench -- flows`: the flow table with a million flows, without the kernel: memory, processor time of a lookup, and
  * how long each call keeps the packets waiting. A lookup in an order that no cache foresees waits for the memory twice, once
  * for the chain and once for the row; beside it stands one such look into as much memory, and a Map with a string for a key.
+ * And what it takes to place a new flow.
  */
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { FLOW_SWEEP_STEPS, FLOW_TCP_RESET_MS, MAX_FLOWS_PER_INTERFACE } from '../src/base/limits.js';
 import type { Rule, VifEnd } from '../src/forwarder/distribution-table.js';
+import { FlowKey } from '../src/forwarder/flow-key.js';
 import { FlowTable } from '../src/forwarder/flow-table.js';
+import { flowHash, maglevTable } from '../src/forwarder/maglev.js';
+import { SIDE } from '../src/forwarder/rule.js';
+import { Balancing, SocketGroups } from '../src/forwarder/socket-groups.js';
 import { FrameView } from '../src/packet/headers.js';
 import { makePeer, makeRule } from '../test/support/fake-peer.js';
 import { ipv4, ipv6, tcp } from '../test/vectors/packet-frames.js';
@@ -173,6 +178,33 @@ function timed(work: () => void): number {
   return performance.now() - begin;
 }
 
+/** What placing a new flow takes: its table, its hash and its member. */
+function benchMaglev(): void {
+  process.stdout.write('\nMaglev\n');
+  for (const count of [2, 10, 100]) {
+    const members = Array.from({ length: count }, (_, index) => ({ name: `ctl${index} fwd1-eth0`, weight: 1 }));
+    const times = Array.from({ length: 11 }, () => timed(() => maglevTable(members))).sort((a, b) => a - b);
+    row(`a table of ${count} members, median of 11`, ms(times[5]!), '50 ms');
+  }
+  const groups = new SocketGroups(new Balancing());
+  for (let index = 0; index < 4; index++) {
+    groups.add(makeRule(makePeer(`ctl${index}`).peer, `tcp:${SERVICE}`, { mode: 'socket' }));
+  }
+  for (const { name, received } of FAMILIES) {
+    const view = new FrameView();
+    const key = new FlowKey();
+    view.parse(received, 0, received.length, 'raw');
+    const place = perCall((random) => {
+      received[view.l4Offset] = random(256);
+      key.read(view, received, SIDE.RECEIVED);
+      groups.find(key.protocol, view.destinationPort, received, key.local, key.addressLength, true);
+      return groups.found?.pick(flowHash(key, received))?.upTunnel ?? 0;
+    });
+    if (groups.found === null) throw new Error('nobody serves it');
+    row(`the member of a new flow, of four, ${name}`, `${place.toFixed(0)} ns`, '200 ns');
+  }
+}
+
 async function bench(family: Family): Promise<void> {
   process.stdout.write(`\n${family.name}\n`);
   const before = await held();
@@ -252,6 +284,7 @@ async function bench(family: Family): Promise<void> {
 
 export async function benchFlows(): Promise<void> {
   for (const family of FAMILIES) await bench(family);
+  benchMaglev();
   process.stdout.write('\nfor comparison\n');
   for (const bytes of [1 << 16, 1 << 23, 1 << 26]) {
     row(`one look into ${bytes / 1024} KiB`, `${memoryLook(bytes).toFixed(0)} ns`);

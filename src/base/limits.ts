@@ -126,6 +126,8 @@ export const MAX_VIPS_PER_CONTROL = 256;
 export const MAX_VIP_SLOTS = 1024;
 /** How long what a client still sends in a connection that was given up is answered with a reset. */
 export const VIP_RESET_MS = 60_000;
+/** A member of a virtual IP address's port that left is passed by for this long: by then the kernel's rules are without it. */
+export const VIP_AWAY_MS = 60_000;
 /** What the kernel counted for virtual IP addresses is at most this old. */
 export const VIP_COUNTS_MS = 100;
 /** Multicast groups that one virtual IF may be in. */

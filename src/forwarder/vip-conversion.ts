@@ -143,6 +143,8 @@ export class VipConversion {
   /** Resolves when the kernel converts. @throws FwdfsError no-such-vip, host-lacks; `ruleRemoved` has to follow */
   async ruleAdded(rule: Rule): Promise<void> {
     const registration = this.registrations.addRule(rule);
+    const port = this.registrations.portOf(rule);
+    if (port !== undefined) this.refuse(registration, [port], !rule.peer.takesFlows(rule.interface));
     try {
       await this.convert(registration);
       // Datagrams that came before, and had the host for their end, have a connection in its eyes.
@@ -157,19 +159,19 @@ export class VipConversion {
     const registration = this.registrations.find(rule.peer, rule.vip);
     const port = this.registrations.removeRule(rule);
     if (registration === undefined || port === null) return;
-    this.afterwards(() => this.flows.forget(registration.sender, port.protocol, port.port));
+    this.leave(registration, [port]);
   }
 
   /** It went away or is back, drains, or has another weight. */
   peerChanged(peer: Peer): void {
-    const own = this.registrations.of(peer);
-    if (own.length === 0) return;
-    if (!isAway(peer)) for (const registration of own) this.placeAgain(registration);
-    this.afterwards(async () => {
-      for (const { sender, ports } of isAway(peer) ? own : []) {
-        for (const { protocol, port } of ports.values()) await this.flows.forget(sender, protocol, port);
-      }
-    });
+    for (const registration of this.registrations.of(peer)) {
+      const ports = [...registration.ports.values()];
+      if (!isAway(peer)) this.placeAgain(registration);
+      if (!this.registrations.has(registration)) continue;
+      if (isAway(peer)) this.leave(registration, ports);
+      else this.refuse(registration, ports, !peer.takesFlows(registration.interface));
+    }
+    if (this.registrations.of(peer).length > 0) this.afterwards(() => Promise.resolve());
   }
 
   /** Its connections are given up where others serve; it may come back. */
@@ -292,6 +294,22 @@ export class VipConversion {
     await this.kernel.update();
     if (this.registrations.has(registration)) return;
     throw new FwdfsError('no-such-vip', `${addressText(registration.vip)} was taken back`);
+  }
+
+  private refuse({ sender, vip }: Registration, ports: readonly VipPort[], isRefused: boolean): boolean {
+    return this.kernel.refuse(sender, vip, ports, isRefused);
+  }
+
+  /** Ports of a member that takes nothing any more: what has no connection is placed anew. */
+  private leave(registration: Registration, ports: readonly VipPort[]): void {
+    const { sender } = registration;
+    const forget = async (): Promise<void> => {
+      for (const { protocol, port } of ports) await this.flows.forget(sender, protocol, port);
+    };
+    // Once nothing new comes: at once, if an element of a set can say so.
+    if (!this.refuse(registration, ports, true)) return this.afterwards(forget);
+    void this.track(forget());
+    this.afterwards(() => Promise.resolve());
   }
 
   /** Its link may have gone and come back, which takes routes away. */

@@ -5,6 +5,8 @@
  *                                                                     table: replaced in one transaction
  *                                                                     settings that are wanted: set
  *
+ *     refuse --element of a set, at once--> new connections pass a member by that the next run leaves out
+ *
  * Forwarding is switched on where it was off only behind a table that lets nothing else through, and off before that goes.
  * The table outlives the last address by VIP_RESET_MS: so long it tells clients that their connection was given up.
  */
@@ -13,11 +15,13 @@ import { describe, SystemError } from '../base/errors.js';
 import { VIP_COUNTS_MS, VIP_RESET_MS } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import { applyRuleset, deleteTable, listTable, listTables } from '../sys/nftables.js';
+import { NftSets, portPart, setKey } from '../sys/nft-sets.js';
 import { listSysctls, readSysctl } from '../sys/sysctl.js';
 import { SysctlHold } from '../sys/sysctl-hold.js';
 import { tableName } from './discard.js';
 import { readListing, type VipListing } from './vip-rows.js';
-import { replaceScript, type VipModel, type VipRuleset, vipRuleset } from './vip-ruleset.js';
+import type { VipPort } from './vip-registrations.js';
+import { awaySet, replaceScript, type VipModel, type VipRuleset, vipRuleset } from './vip-ruleset.js';
 
 const FAMILY = 'inet';
 const IPV6_FORWARDING = 'net/ipv6/conf/all/forwarding';
@@ -50,6 +54,8 @@ export class VipKernel {
   private waiting: Promise<void> | null = null;
   /** What the table has; null: it is not there. */
   private applied: VipRuleset | null = null;
+  /** There with the table. */
+  private sets: NftSets | null = null;
   private goneTimer: NodeJS.Timeout | null = null;
   private listed: Promise<VipListing> | null = null;
 
@@ -80,6 +86,23 @@ export class VipKernel {
       return this.write();
     });
     return this.waiting;
+  }
+
+  /**
+   * New connections to these ports go to other members from now on, or do again.
+   * @returns false: the kernel has no such table just now; the next run has it right
+   */
+  refuse(sender: Buffer, vip: Buffer, ports: readonly VipPort[], isRefused: boolean): boolean {
+    const keys = ports.map(({ protocol, port }) => setKey(vip, Buffer.from([protocol]), portPart(port)));
+    if (this.sets === null || this.applied?.sets.includes(awaySet(sender)) !== true) return false;
+    try {
+      if (isRefused) this.sets.addAll(awaySet(sender), keys);
+      else for (const key of keys) this.sets.remove(awaySet(sender), key);
+      return true;
+    } catch (error) {
+      this.log.debug({ error: describe(error) }, 'a member is left out by nft only');
+      return false;
+    }
   }
 
   /** At most VIP_COUNTS_MS old: a listing of many rules asks for each. @throws as update */
@@ -133,6 +156,7 @@ export class VipKernel {
       await applyRuleset(replaceScript(this.table, null, after));
     }
     this.applied = after;
+    this.sets ??= new NftSets(FAMILY, this.table);
   }
 
   /** Nobody had an address for a while. */
@@ -149,6 +173,8 @@ export class VipKernel {
     this.goneTimer = null;
     if (this.applied !== null) await deleteTable(FAMILY, this.table);
     this.applied = null;
+    this.sets?.close();
+    this.sets = null;
   }
 
   private next<T>(step: () => Promise<T>): Promise<T> {

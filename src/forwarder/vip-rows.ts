@@ -97,11 +97,16 @@ export function readListing(text: string): VipListing {
       counterOf.set(parts(key).join(' '), word(value));
     }
   }
+  const senderOf = new Map<string, string>();
+  for (const { chain, expression } of rules) {
+    const sender = word(at(expression, 'dnat', 'addr'));
+    if (sender !== '') senderOf.set(chain, sender);
+  }
   const distribution = rules
     .filter(({ chain }) => chain === 'prerouting')
     .flatMap(({ expression }) => elements(at(expression, 'vmap')))
     .flatMap(([key, value]) => {
-      const shares = sharesOf(rules, word(at(value, 'goto', 'target')));
+      const shares = sharesOf(rules, senderOf, word(at(value, 'goto', 'target')));
       const [name = '', vip = '', protocol = '', port = ''] = parts(key);
       return [...shares.slots].map(([sender, slots]) => {
         const count = named.get(counterOf.get([sender, protocol, port].join(' ')) ?? '');
@@ -124,21 +129,20 @@ export function readListing(text: string): VipListing {
   return { distribution: sorted(distribution), reception: sorted(reception), senders: [...controls.keys()], counts };
 }
 
-/** How many slots of a group each sender has. */
+/** How many slots of a group each sender has, by its first rule. */
 function sharesOf(
   rules: readonly { chain: string; expression: Json }[],
+  senderOf: ReadonlyMap<string, string>,
   group: string,
 ): { slots: ReadonlyMap<string, number>; of: number } {
   const slots = new Map<string, number>();
-  let of = 0;
-  for (const { chain, expression } of rules) {
-    if (chain !== group) continue;
-    for (const [, sender] of elements(at(expression, 'dnat', 'addr', 'map'))) {
-      slots.set(word(sender), (slots.get(word(sender)) ?? 0) + 1);
-      of += 1;
-    }
+  const first = rules.find(({ chain }) => chain === group)?.expression;
+  const ways = elements(at(first, 'vmap'));
+  for (const [, way] of ways) {
+    const sender = senderOf.get(word(at(way, 'jump', 'target'))) ?? '';
+    slots.set(sender, (slots.get(sender) ?? 0) + 1);
   }
-  return { slots, of };
+  return { slots, of: ways.length };
 }
 
 const sorted = (rows: string[][]): string[][] => rows.sort((a, b) => a.join('\t').localeCompare(b.join('\t')));

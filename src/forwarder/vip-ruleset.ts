@@ -1,5 +1,6 @@
 /**
- * Virtual IP addresses in the kernel of the forwarder (distribution table 343, reception table 345), as a script of nft.
+ * Virtual IP addresses in the kernel of the forwarder, as a script of nft: distribution table 343 (Fig. 16), reception table
+ * 345 (Fig. 17); data reception (Fig. 22, S2201 to S2206) and transmission (Fig. 23, S2305 to S2307) without a step of ours.
  *
  *     client --> raw: spoofed ----> nat: prerouting ----> forward ------------> SENDER's route --> control device
  *                drop who says he    vip:port -> SENDER    count; drop what is
@@ -12,14 +13,17 @@
  *                                 set links4, links6          SENDER, MAC and interface that it comes from
  *                                 set lost4, lost6            connections that were given up: both ends, 60 s
  *                                 counter rule_N              of each rule, goes on when the rest is replaced
- *                                 chain P_PORT_at_VIP_IF      members of a balanced rule
+ *                                 chain pP_PORT_at_VIP_IF     members of a balanced rule: by the hash, by another one, in turn
+ *                                 chain to_SENDER             one member, unless the port is in
+ *                                 set away_SENDER             what it takes no more, until the next script leaves it out: an
+ *                                                             element is there at once, a script takes its time
  *                                 chain from_SENDER           what may begin there: by right, and not from one that is away
  *
  * A TCP connection is converted by its SYN: what conntrack does not know is not ours, so connections by encapsulation stay.
  * What nobody converts meets the input hook, where Discard counts it. A connection that was given up is answered with an RST
  * before that.
  */
-import { MAX_VIP_SLOTS, VIP_RESET_MS } from '../base/limits.js';
+import { MAX_VIP_SLOTS, VIP_AWAY_MS, VIP_RESET_MS } from '../base/limits.js';
 import { formatIpAddress, IPV4_ADDRESS_BYTES } from '../packet/ip-address.js';
 import { formatMac } from '../packet/mac-address.js';
 import type { ProtocolAddress } from '../packet/protocol-address.js';
@@ -72,6 +76,7 @@ export interface VipRuleset {
   readonly body: string;
   readonly chains: readonly string[];
   readonly counters: readonly string[];
+  readonly sets: readonly string[];
 }
 
 const textOf = (address: Buffer): string => formatIpAddress(address, 0, address.length);
@@ -98,6 +103,11 @@ export function slotsOf(members: readonly VipMember[]): Buffer[] {
     Array<Buffer>(Math.max(1, Math.floor(weight * scale + 1e-9))).fill(sender),
   );
 }
+
+/** Names of what belongs to a sender. */
+const nameFor = (what: string, sender: Buffer): string => `${what}_${textOf(sender).replaceAll(':', '_')}`;
+/** Vip, protocol and port that a sender takes no more. */
+export const awaySet = (sender: Buffer): string => nameFor('away', sender);
 
 interface Group {
   readonly chain: string;
@@ -153,7 +163,7 @@ function outgoingChain({ sender, outgoing }: VipSender): { name: string; rules: 
     const ports = portLow < 0 ? '' : ` th sport ${portLow}-${portHigh}`;
     return [`meta l4proto ${braces(protocols.map(String))}${ports} return`];
   });
-  return { name: `from_${textOf(sender).replaceAll(':', '_')}`, rules: [...rules, 'drop'] };
+  return { name: nameFor('from', sender), rules: [...rules, 'drop'] };
 }
 
 function forwardRules(model: VipModel): string[] {
@@ -189,6 +199,32 @@ function preroutingRules(groups: readonly Group[]): string[] {
   return rules;
 }
 
+/** The way to one member, for what it takes. */
+function wayTo(sender: Buffer): { name: string; rules: string[]; lines: string[] } {
+  const [type, ip] = isIpv4(sender) ? ['ipv4_addr', 'ip'] : ['ipv6_addr', 'ip6'];
+  const set = awaySet(sender);
+  return {
+    name: nameFor('to', sender),
+    rules: [`${ip} daddr . meta l4proto . th dport @${set} return`, `dnat ${ip} to ${textOf(sender)}`],
+    lines: [
+      `  set ${set} {`,
+      `    type ${type} . inet_proto . inet_service`,
+      `    timeout ${VIP_AWAY_MS / 1000}s`,
+      '  }',
+    ],
+  };
+}
+
+/** The second hash and the last resort are for what came back from a member that is away. */
+function groupRules({ slots, vip }: Group, seed: number): string[] {
+  const ways = slots.map((sender) => `jump ${nameFor('to', sender)}`);
+  const map = braces(ways.map((way, slot) => `${slot} : ${way}`));
+  const hash = `jhash ${isIpv4(vip) ? 'ip' : 'ip6'} saddr . th sport mod ${slots.length}`;
+  const members = new Set(ways);
+  if (members.size === 1) return [`${hash} seed ${seed} vmap ${map}`];
+  return [...[seed, seed + 1].map((one) => `${hash} seed ${one} vmap ${map}`), ...members];
+}
+
 /** What stands in the table, to be put into an empty one, or into one whose rules and sets were flushed. */
 export function vipRuleset(table: string, model: VipModel): VipRuleset {
   const groups = groupsOf(model.members);
@@ -197,12 +233,10 @@ export function vipRuleset(table: string, model: VipModel): VipRuleset {
   const lines = [`table ${FAMILY} ${table} {`, ...counters.map((name) => `  counter ${name} {\n  }`)];
   for (const family of FAMILIES) lines.push(...setLines(model, family));
   for (const { name, rules } of outgoing) addChain(lines, name, rules);
-  for (const { chain, slots, vip } of groups) {
-    const ip = isIpv4(vip) ? 'ip' : 'ip6';
-    const map = braces(slots.map((sender, slot) => `${slot} : ${textOf(sender)}`));
-    const hash = `jhash ${ip} saddr . th sport mod ${slots.length} seed ${model.seed}`;
-    addChain(lines, chain, [`dnat ${ip} to ${hash} map ${map}`]);
-  }
+  const ways = model.senders.map(({ sender }) => wayTo(sender));
+  for (const { lines: set } of ways) lines.push(...set);
+  for (const { name, rules } of ways) addChain(lines, name, rules);
+  for (const group of groups) addChain(lines, group.chain, groupRules(group, model.seed));
   const links = [...new Set(model.senders.map(({ link }) => quoted(link)))];
   const lost = (from: string, to: string): string[] =>
     FAMILIES.map(
@@ -245,8 +279,9 @@ export function vipRuleset(table: string, model: VipModel): VipRuleset {
   lines.push('}', '');
   return {
     body: lines.join('\n'),
-    chains: [...outgoing.map(({ name }) => name), ...groups.map(({ chain }) => chain)],
+    chains: [...[...outgoing, ...ways].map(({ name }) => name), ...groups.map(({ chain }) => chain)],
     counters,
+    sets: model.senders.map(({ sender }) => awaySet(sender)),
   };
 }
 
@@ -264,6 +299,7 @@ export function replaceScript(table: string, before: VipRuleset | null, after: V
     `flush table ${FAMILY} ${table}`,
     ...['senders4', 'senders6', 'links4', 'links6'].map((set) => `flush set ${FAMILY} ${table} ${set}`),
     ...gone(before.chains, after.chains).map((name) => `delete chain ${FAMILY} ${table} ${name}`),
+    ...gone(before.sets, after.sets).map((name) => `delete set ${FAMILY} ${table} ${name}`),
     ...gone(before.counters, after.counters).map((name) => `delete counter ${FAMILY} ${table} ${name}`),
     after.body,
   ].join('\n');

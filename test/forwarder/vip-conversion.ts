@@ -1,4 +1,7 @@
-/** The kernel of the forwarder converts for control devices that are set up by hand: test/support/vip-lab.ts. */
+/**
+ * The kernel of the forwarder converts for control devices that are set up by hand: test/support/vip-lab.ts.
+ * Source text: Fig. 22 (S2201 to S2206), Fig. 23 (S2305 to S2307).
+ */
 import t from 'tap';
 import { parseIpv4 } from '../../src/packet/ip-address.js';
 import { deleteEntries, listEntries } from '../../src/sys/conntrack.js';
@@ -122,6 +125,38 @@ t.test('datagrams move to another member when theirs is away, not when it drains
   lab.vips.peerChanged(mine);
   await until(async () => (await lab.vips.rows('vip_distribution')).length === 2);
   t.not(await ask(), first, 'and stay there');
+});
+
+t.test('a port that was closed gets nothing from that moment, before nft is done', root, async (t) => {
+  const lab = new VipLab(3);
+  t.teardown(() => lab.stop());
+  const rules = [];
+  for (const number of [1, 2, 3]) {
+    await lab.server(number);
+    rules.push(...(await lab.serve(number, VIP4, 'tcp:80')), ...(await lab.serve(number, VIP6, 'tcp:80')));
+  }
+  const takesNoMore = (): string =>
+    lab.fwd
+      .run('nft list ruleset')
+      .match(/away_\S+ \{[^}]*elements[^}]*/g)
+      ?.join() ?? '';
+  for (const rule of rules.slice(0, 2)) lab.vips.ruleRemoved(rule);
+  const elements = takesNoMore();
+  t.match(elements, /away_169\.254\.7\.1 .*10\.9\.0\.1 \. tcp \. 80/s);
+  t.match(elements, /away_fdfd__7_1 .*fd09::1 \. tcp \. 80/s);
+  // Until here this process has given nft no time to end; the kernel's groups still have the first member.
+  t.equal(lab.fwd.run('nft list ruleset').match(/0 : jump/g)?.length, 4, 'two hashes of two groups');
+  t.match(lab.fwd.run('nft list ruleset'), ': jump to_169.254.7.1');
+  const connect = (vip: string): string => lab.client.run(`socat -T1 -u TCP:${vip}:80 STDOUT`);
+  const names = Array.from(
+    { length: 40 },
+    (_, index) => connect(index % 2 === 0 ? VIP4 : `[${VIP6}]`).split(' ')[0] ?? '',
+  );
+  t.same([...new Set(names)].toSorted(), ['ctl2', 'ctl3']);
+  await until(() => !lab.fwd.run('nft list ruleset').includes(': jump to_169.254.7.1'));
+  for (const rule of rules.slice(0, 2)) await lab.vips.ruleAdded(rule);
+  t.equal(takesNoMore(), '');
+  t.ok(countOf(await lab.connect(VIP4, 40), 'ctl1') > 0, 'it takes again');
 });
 
 t.test('datagrams that the host refused before go to a rule that came since', root, async (t) => {

@@ -65,9 +65,9 @@ t.test('many slots are scaled down, and everybody keeps one', (t) => {
 
 t.test('a member without weight is counted and takes nothing; a port without a member is not converted', (t) => {
   const { body } = vipRuleset(TABLE, model({ senders: [sender(1), sender(2)], members: [member(1, 1), member(2, 0)] }));
-  t.match(body, /mod 1 seed 7 map \{ 0 : 169\.254\.7\.1 \}/);
+  t.match(body, /mod 1 seed 7 vmap \{ 0 : jump to_169\.254\.7\.1 \}/);
   t.match(body, '169.254.7.2 . 6 . 80 : "rule_2"');
-  t.notMatch(vipRuleset(TABLE, model({ senders: [sender(1)], members: [member(1, 0)] })).body, /dnat/);
+  t.notMatch(vipRuleset(TABLE, model({ senders: [sender(1)], members: [member(1, 0)] })).body, /jhash/);
   t.end();
 });
 
@@ -157,10 +157,15 @@ t.test('numbers of protocols are names in rows, whatever nft knows', (t) => {
   const vmap = (protocol: unknown) => ({
     vmap: { data: { set: [[{ concat: ['eth0', '10.9.0.1', protocol, 80] }, { goto: { target: 'g' } }]] } },
   });
-  const dnat = { dnat: { addr: { map: { data: { set: [[0, '169.254.7.1']] } } } } };
+  const one = { vmap: { data: { set: [[0, { jump: { target: 'to' } }]] } } };
+  const dnat = { dnat: { addr: '169.254.7.1' } };
   const text = (protocol: unknown): string =>
     JSON.stringify({
-      nftables: [{ rule: { chain: 'prerouting', expr: [vmap(protocol)] } }, { rule: { chain: 'g', expr: [dnat] } }],
+      nftables: [
+        { rule: { chain: 'prerouting', expr: [vmap(protocol)] } },
+        { rule: { chain: 'to', expr: [dnat] } },
+        { rule: { chain: 'g', expr: [one] } },
+      ],
     });
   for (const [said, name] of [
     [6, 'tcp'],
