@@ -1,5 +1,6 @@
 /**
- * `npm run bench -- balance [peers|failover] [rounds=N]`: one address for the web servers of two control devices.
+ * `npm run bench -- balance [peers|failover] [encapsulation|vip|nftables|haproxy-tcp|haproxy-http …] [rounds=N]`: one address
+ * for the web servers of two control devices.
  *
  * `peers`: requests/s, latency and bulk of encapsulation, of virtual IP, of plain nftables DNAT and of HAProxy, in turn in one
  * run, with medians and the spread over the rounds; the whole machine's processor seconds include those of whoever else
@@ -9,11 +10,14 @@ import { truncateSync, writeFileSync } from 'node:fs';
 import { BalanceLab } from '../test/support/balance.js';
 import { benchFailover } from './support/balance-failover.js';
 import { cpuOf, LARGE_BYTES, machineBusySeconds, MEASURES } from './support/balance-measures.js';
-import { type Running, SETUPS } from './support/balance-setups.js';
+import { type Running, type Setup, SETUPS } from './support/balance-setups.js';
 import { row } from './support/report.js';
 
 const DEVICES = 2;
 const ROUNDS = 3;
+const PARTS: readonly string[] = ['peers', 'failover'];
+const FIRST_CLIENT = 20;
+const CLIENTS = 230;
 /** HAProxy listens at the forwarder itself; a rule of ours beats `host`. */
 const ETH0 = '{ unmatched: discard, host: [icmp, "tcp:80"] }';
 
@@ -84,10 +88,18 @@ function print(results: Results): void {
   process.stdout.write(`${JSON.stringify(plain)}\n`);
 }
 
-async function benchPeers(rounds: number): Promise<void> {
+/** An address that the client has not used before, so that what a setup remembers of a connection is not met by the next one. */
+function changeClient({ lab }: BalanceLab, number: number): void {
+  const address = `10.9.0.${FIRST_CLIENT + (number % CLIENTS)}`;
+  lab.node.run(`ip address replace ${address}/24 dev n0`);
+  lab.node.run(`ip route replace 10.9.0.0/24 dev n0 src ${address}`);
+}
+
+async function benchPeers(rounds: number, setups: readonly Setup[]): Promise<void> {
   const lab = await BalanceLab.start(DEVICES, { eth0: ETH0 });
   const results: Results = new Map();
   const skipped = new Set<string>();
+  let clients = 0;
   try {
     for (const device of lab.devices) {
       const large = lab.interop.file(`${device.name}-web/www/large`, '');
@@ -96,7 +108,7 @@ async function benchPeers(rounds: number): Promise<void> {
       lab.web(device);
     }
     for (let i = 0; i < rounds; i++) {
-      for (const setup of SETUPS.filter(({ name }) => !skipped.has(name))) {
+      for (const setup of setups.filter(({ name }) => !skipped.has(name))) {
         let running: Running;
         try {
           running = await setup.begin(lab);
@@ -105,6 +117,7 @@ async function benchPeers(rounds: number): Promise<void> {
           row(setup.name, `skipped: ${error instanceof Error ? (error.message.split('\n', 1)[0] ?? '') : ''}`);
           continue;
         }
+        changeClient(lab, clients++);
         await round(lab, running, setup.name, results);
         await running.end();
       }
@@ -117,7 +130,8 @@ async function benchPeers(rounds: number): Promise<void> {
 
 export async function benchBalance(parts: readonly string[]): Promise<void> {
   const rounds = Number(parts.find((part) => part.startsWith('rounds='))?.slice('rounds='.length) ?? ROUNDS);
-  const wanted = parts.filter((part) => !part.startsWith('rounds='));
-  if (wanted.length === 0 || wanted.includes('peers')) await benchPeers(rounds);
-  if (wanted.length === 0 || wanted.includes('failover')) await benchFailover(rounds);
+  const setups = SETUPS.filter(({ key }) => parts.includes(key));
+  const wants = (part: string): boolean => parts.includes(part) || !parts.some((one) => PARTS.includes(one));
+  if (wants('peers')) await benchPeers(rounds, setups.length === 0 ? SETUPS : setups);
+  if (wants('failover')) await benchFailover(rounds);
 }

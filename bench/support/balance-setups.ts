@@ -7,6 +7,8 @@ import type { Daemon } from '../../test/support/lab.js';
 import { until } from '../../test/support/lab.js';
 
 export interface Setup {
+  /** On the command line. */
+  readonly key: string;
   readonly name: string;
   /** Answers at VIP, port 80, when it resolves. @throws where this version of fwdfs lacks it */
   begin(lab: BalanceLab): Promise<Running>;
@@ -19,8 +21,9 @@ export interface Running {
 }
 
 /** Virtual IFs or virtual IP addresses of ours. The servers are there already, hence --expose. */
-function ours(name: string, mode: Mode): Setup {
+function ours(key: string, name: string, mode: Mode): Setup {
   return {
+    key,
     name,
     async begin(lab) {
       const pids = new Map([['forwarder', lab.lab.forwarder?.pid ?? 0]]);
@@ -53,6 +56,7 @@ async function throughForwarder(lab: BalanceLab): Promise<() => Promise<void>> {
 }
 
 const nftables: Setup = {
+  key: 'nftables',
   name: 'nftables DNAT, jhash',
   async begin(lab) {
     const { fwd } = lab.lab;
@@ -73,6 +77,7 @@ const nftables: Setup = {
 
 function haproxy(mode: 'tcp' | 'http'): Setup {
   return {
+    key: `haproxy-${mode}`,
     name: `HAProxy, mode ${mode}`,
     async begin(lab) {
       const servers = lab.devices.map(({ name, address }) => `  server ${name} ${address}:80`).join('\n');
@@ -102,8 +107,8 @@ ${servers}
 }
 
 export const SETUPS: readonly Setup[] = [
-  ours('fwdfs encapsulation', 'socket'),
-  ours('fwdfs virtual IP', 'vip'),
+  ours('encapsulation', 'fwdfs encapsulation', 'socket'),
+  ours('vip', 'fwdfs virtual IP', 'vip'),
   nftables,
   haproxy('tcp'),
   haproxy('http'),

@@ -9,6 +9,7 @@
  * Times are of `now` (load.ts), in ms.
  */
 import { createSocket } from 'node:dgram';
+import { now } from './load.js';
 
 const LAST_ANSWERS_MS = 500;
 
@@ -17,7 +18,6 @@ export type Echoed = [sent: number, latency: number, server: string | null];
 
 const [role, address = '', port = '', third = '', fourth = ''] = process.argv.slice(2);
 const socket = createSocket(address.includes(':') ? 'udp6' : 'udp4');
-const now = (): number => Number(process.hrtime.bigint()) / 1e6;
 
 function serve(name: string): void {
   const head = Buffer.from(`${name} `);

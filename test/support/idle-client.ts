@@ -1,9 +1,11 @@
 /**
  * TCP clients that only wait, as a program blocked in read(2) does: `idle-client.js ADDRESS PORT COUNT`.
  *
- * Prints `open PORT …`, their own ports, when all are connected; then `PORT WHY` as each one ends, ECONNRESET or `end`.
+ * Prints `open PORT …`, their own ports, when all are connected; then `PORT WHY TIME` as each one ends: ECONNRESET or `end`,
+ * and when, by the clock of `now` (load.ts), in ms.
  */
 import { connect } from 'node:net';
+import { now } from './load.js';
 
 const [host = '', port = '', count = ''] = process.argv.slice(2);
 const sockets = Array.from({ length: Number(count) }, () => connect({ host, port: Number(port) }));
@@ -17,7 +19,7 @@ const ports = await Promise.all(
   ),
 );
 for (const [index, socket] of sockets.entries()) {
-  const say = (why: string): void => void process.stdout.write(`${ports[index]} ${why}\n`);
+  const say = (why: string): void => void process.stdout.write(`${ports[index]} ${why} ${now()}\n`);
   socket.on('error', (error: NodeJS.ErrnoException) => say(error.code ?? error.message));
   socket.on('end', () => say('end'));
   socket.resume();
