@@ -19,8 +19,9 @@ export type FlowEnds = Pick<FlowStore, 'ruleOf' | 'protocol' | 'localPort' | 're
 export type FlowListener = (flows: FlowEnds, flow: number, opened: boolean) => void;
 
 export class FlowStore {
-  /** The first flow is there, or the last one went. */
-  onAny: (any: boolean) => void = () => undefined;
+  /** The first flow that the listener knows is there, or the last one went. */
+  onTold: (any: boolean) => void = () => undefined;
+  private toldCount = 0;
   protected readonly flows = new FlowRows();
   protected readonly rules = new FlowRules();
   private readonly now: () => number;
@@ -33,6 +34,11 @@ export class FlowStore {
 
   get size(): number {
     return this.flows.size;
+  }
+
+  /** Flows that the listener knows: no rule covers what they bring. */
+  get told(): number {
+    return this.toldCount;
   }
 
   /** Flows that came through this socket rule. */
@@ -127,7 +133,6 @@ export class FlowStore {
     const flow = flows.add(key);
     flows.setWayBack(flow, rules.refer(wayBack));
     rules.link(flow, through);
-    if (flows.size === 1) this.onAny(true);
     this.tell(flow, through === null);
     return flow;
   }
@@ -149,7 +154,6 @@ export class FlowStore {
     rules.unlink(flow);
     rules.release(flows.wayBack(flow));
     flows.remove(flow);
-    if (flows.size === 0) this.onAny(false);
   }
 
   protected renew(flow: number, state: number, now: number): void {
@@ -167,6 +171,8 @@ export class FlowStore {
     const state = this.flows.state(flow);
     if (((state & STATE.TOLD) !== 0) === needsQuiet) return;
     this.flows.setState(flow, state ^ STATE.TOLD);
+    this.toldCount += needsQuiet ? 1 : -1;
     this.changed(this, flow, needsQuiet);
+    if (this.toldCount === (needsQuiet ? 1 : 0)) this.onTold(needsQuiet);
   }
 }

@@ -162,8 +162,8 @@ export class FlowTable extends FlowStore {
       const state = (flows.state(flow) & ~STATE.BRIEF) | STATE.LEFT | (othersServe ? STATE.BRIEF : 0);
       flows.setState(flow, state);
       if (othersServe && ((flows.expires(flow) - latest) | 0) > 0) flows.setExpires(flow, latest);
-      // What is over and was not told of stays so: a server may have very many of these.
-      this.tell(flow, !isOver(state));
+      // What is over is not told of: a server may have very many of these. What is lost is, and stays so.
+      this.tell(flow, !isOver(state) || (state & STATE.LOST) !== 0);
     }
   }
 
@@ -208,6 +208,8 @@ export class FlowTable extends FlowStore {
       else if (this.protocol(flow) !== IPPROTO_TCP) this.remove(flow);
       else if (!isEnded(state)) {
         this.renew(flow, state | STATE.LOST, now);
+        // Its segments are to be answered, also when its rule is gone.
+        this.tell(flow, true);
         reset(flow);
       }
     }

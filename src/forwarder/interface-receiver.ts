@@ -103,10 +103,10 @@ export class InterfaceReceiver implements PacketSink {
   /** The interface has other addresses now. */
   setOwn(own: OwnAddresses): void {
     this.delivery.own = own;
-    if (this.flows.size > 0) this.widen();
+    if (this.flows.told > 0) this.widen();
   }
 
-  /** The first flow of a virtual IF is about to be used, or the last one is over. */
+  /** The first flow that no rule covers is about to be used, or the last one is over. */
   flowsChanged(opened: boolean): void {
     try {
       if (opened) this.widen();
@@ -162,9 +162,10 @@ export class InterfaceReceiver implements PacketSink {
       if (rule.scope === 'out' || rule.scope === 'both') sent = true;
     }
     const local = received && sent ? 'both' : sent ? 'source' : 'destination';
-    // The answers of flows come to ports that no rule names, and a flow must not wait for a filter: so while a virtual IF
-    // has a flow, all that is for the interface's own addresses comes in. It costs a look at the host's own packets.
-    const own = this.flows.size > 0 ? this.delivery.own.ip : [];
+    // The answers of flows come to ports that no rule names, and a flow must not wait for a filter: so while there is
+    // one, all that is for the interface's own addresses comes in. It costs a look at the host's own packets. Flows that came
+    // through a rule come in by that.
+    const own = this.flows.told > 0 ? this.delivery.own.ip : [];
     const program = coarseFilter([...addresses.values()], { local, linkType: this.linkType, own });
     this.passesAll = false;
     this.socket.setFilter(program);

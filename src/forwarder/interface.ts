@@ -91,7 +91,7 @@ export class ForwarderInterface implements Outlet {
     this.flows = new FlowTable(() => performance.now(), kernel.flowChanged, rules);
     this.raw = new RawSender(name);
     this.resets = new Resets((packet) => this.raw.send(packet), this.counters);
-    this.flows.onAny = (any) => this.receiver?.flowsChanged(any);
+    this.flows.onTold = (any) => this.receiver?.flowsChanged(any);
     this.rules = rules;
     this.result = result;
     this.log = log;

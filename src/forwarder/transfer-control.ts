@@ -45,6 +45,8 @@ export interface TransferControlOptions {
   readonly log: Logger;
 }
 
+/** Which flows, by the socket rule that they came through; null: by none. */
+type Given = (through: Rule | null) => boolean;
 type VifRequest = NonNullable<Message<'tunnel-generation-request'>['vif']>;
 
 export class TransferControl {
@@ -335,15 +337,12 @@ export class TransferControl {
     return this.options.distribution.of(rule.interface).sockets.groupOf(rule)?.servedWithout(rule) ?? false;
   }
 
-  /** @param given which flows, by the socket rule that they came through; null: none */
-  private endFlows(
-    { flows, resets }: ForwarderInterface,
-    wayBack: Rule,
-    given: (through: Rule | null) => boolean,
-  ): void {
-    flows.lose(wayBack, given, (flow) => {
-      if (this.resetsFlows) resets.flow(flows, flow);
-    });
+  private endFlows({ flows, resets }: ForwarderInterface, wayBack: Rule, given: Given): void {
+    this.options.interfaces.vifs.together(() =>
+      flows.lose(wayBack, given, (flow) => {
+        if (this.resetsFlows) resets.flow(flows, flow);
+      }),
+    );
   }
 
   /** The control device is lost: what others can serve goes to them. Files and what nobody else serves waits for a resume. */

@@ -163,7 +163,7 @@ export class FlowTwin {
         flow.left = true;
         flow.brief = othersServe;
         if (othersServe) flow.expires = Math.min(flow.expires, this.now + FLOW_LEFT_MS);
-        flow.told = !this.isOver(flow);
+        flow.told = !this.isOver(flow) || flow.lost;
       }
     }
   }
@@ -192,6 +192,7 @@ export class FlowTwin {
       } else if (flow.packet.protocol === 'icmp') this.flows.delete(key);
       else if (!this.hasEnded(flow)) {
         flow.lost = true;
+        flow.told = true;
         this.renew(flow);
         reset.push(key);
       }
