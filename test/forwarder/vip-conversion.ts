@@ -355,9 +355,8 @@ t.test('connections outlive a crash when their control device registers as befor
   for (const program of held) await program.untilOutput((output) => output.includes('ctl1'));
   await lab.restart();
   t.equal((await listEntries('reply', SENDER1)).length, 1);
-  // Before its control device is back: the host must not answer for it.
-  for (const { child } of held) child.stdin?.write('still there\n');
   for (const vip of [VIP4, VIP6]) await lab.serve(1, vip, 'tcp:80');
+  for (const { child } of held) child.stdin?.write('still there\n');
   for (const program of held) await program.untilOutput((output) => output.includes('still there'));
   t.equal(countOf(await lab.connect(VIP4, 4), 'ctl1'), 4);
 });
