@@ -126,6 +126,9 @@ export const MAX_VIPS_PER_CONTROL = 256;
 export const MAX_VIP_SLOTS = 1024;
 /** How long what a client still sends in a connection that was given up is answered with a reset. */
 export const VIP_RESET_MS = 60_000;
+/** A virtual IP address whose link came back is tried there for this long, before it is withdrawn. */
+export const VIP_PLACE_MS = 30_000;
+export const VIP_PLACE_RETRY_MS = 1_000;
 /** A member of a virtual IP address's port that left is passed by for this long: by then the kernel's rules are without it. */
 export const VIP_AWAY_MS = 60_000;
 /** What the kernel counted for virtual IP addresses is at most this old. */

@@ -135,7 +135,7 @@ Examples:
     .addHelpText(
       'after',
       `
-Nothing is encapsulated: the kernels of both devices convert addresses, which is fast, for TCP, UDP, UDP-Lite and SCTP. Both
+Nothing is encapsulated: the kernels of both devices convert addresses, which is fast, for TCP, UDP and SCTP. Both
 devices have to be on one link. Sockets that are opened from then on are published, each is logged; those that were open
 before only if --expose names them.
 

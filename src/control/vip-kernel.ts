@@ -9,7 +9,8 @@
  * The forwarder's answer makes it (`apply`); another answer makes it anew, with what was admitted. When the link was down
  * its route comes back with it.
  */
-import { describe, FwdfsError } from '../base/errors.js';
+import { constants } from 'node:os';
+import { describe, FwdfsError, SystemError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import { parseIpv4, parseIpv6 } from '../packet/ip-address.js';
 import type { ProtocolAddress } from '../packet/protocol-address.js';
@@ -64,6 +65,8 @@ export class VipKernel {
   private path: VipPath | null = null;
   private sets: NftSets | null = null;
   private watch: LinkWatch | null = null;
+  /** Tables that somebody took away are being made. */
+  private remaking: Promise<void> | null = null;
   private route: RouteSpec | null = null;
   /** How many rules want a port, by `PROTOCOL . PORT`. */
   private readonly holders = new Map<string, number>();
@@ -97,16 +100,12 @@ export class VipKernel {
 
   /** Makes it, or makes it anew where something is other than before. @throws FwdfsError host-lacks without nft; SystemError */
   async apply(path: VipPath): Promise<void> {
+    await this.remaking;
     const before = this.path;
     const isSame = before !== null && JSON.stringify(before) === JSON.stringify(path);
     if (!isSame) {
-      const drops = [VIP_TABLE_FAMILY, VIP_ARP_FAMILY].map((family) => dropTable(family, this.table)).join('');
       this.path = path;
-      const elements = Array.from(this.holders.keys(), (port) => `${path.sender} . ${port} : ${this.vip}`);
-      await applyRuleset(drops + vipRuleset(this.table, path, elements));
-      this.sets ??= new NftSets(VIP_TABLE_FAMILY, this.table);
-      // What changed while nft ran.
-      for (const port of this.holders.keys()) this.change('add', port);
+      await this.makeTables(path);
     }
     if (before === null) {
       this.requests.addHostAddress(ifNameToIndex('lo'), this.address, LABEL);
@@ -119,6 +118,31 @@ export class VipKernel {
       });
     }
     this.placeRoute();
+  }
+
+  private get drops(): string {
+    return [VIP_TABLE_FAMILY, VIP_ARP_FAMILY].map((family) => dropTable(family, this.table)).join('');
+  }
+
+  private async makeTables(path: VipPath): Promise<void> {
+    const ports = [...this.holders.keys()];
+    const elements = ports.map((port) => `${path.sender} . ${port} : ${this.vip}`);
+    await applyRuleset(this.drops + vipRuleset(this.table, path, elements));
+    this.sets ??= new NftSets(VIP_TABLE_FAMILY, this.table);
+    // What changed while nft ran.
+    for (const port of ports) if (!this.holders.has(port)) this.change('remove', port);
+    for (const port of this.holders.keys()) this.change('add', port);
+  }
+
+  /** Somebody took the tables away, as a firewall does that begins with "flush ruleset". */
+  private remake(path: VipPath): void {
+    this.remaking ??= this.makeTables(path)
+      .catch((error: unknown) =>
+        this.log.warn({ vip: this.vip, error: describe(error) }, 'the tables of a virtual IP address are not there'),
+      )
+      .finally(() => {
+        this.remaking = null;
+      });
   }
 
   private get rule(): RuleSpec {
@@ -185,17 +209,21 @@ export class VipKernel {
       if (verb === 'add') sets.add(RECEPTION_MAP, key, this.address);
       else sets.remove(RECEPTION_MAP, key);
     } catch (error) {
+      if (error instanceof SystemError && error.errno === constants.errno.ENOENT) return this.remake(path);
       this.log.warn({ vip: this.vip, port, error: describe(error) }, 'the kernel refused a setting');
     }
   }
 
   /** Nothing is left in the kernel. @throws as apply */
   async remove(): Promise<void> {
+    const { path } = this;
+    this.path = null;
     this.watch?.close();
+    await this.remaking;
     this.sets?.close();
-    if (this.path !== null) {
+    if (path !== null) {
       removeVip(this.requests, this.address, this.routingTable);
-      await applyRuleset([VIP_TABLE_FAMILY, VIP_ARP_FAMILY].map((family) => dropTable(family, this.table)).join(''));
+      await applyRuleset(this.drops);
     }
     this.release();
   }

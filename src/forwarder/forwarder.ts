@@ -60,6 +60,8 @@ export class Forwarder implements SessionHandler {
       name: config.name,
       interfaces: this.interfaces,
       grantOf: (peer, name) => this.transfer.grantOf(peer, name),
+      neighbours: this.interfaces.neighbours,
+      peers: () => this.peers.values(),
       withdraw: (peer, vip, reason, code) => {
         this.transfer.removeVip(peer, vip);
         const text = formatIpAddress(vip, 0, vip.length);

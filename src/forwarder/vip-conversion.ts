@@ -15,8 +15,8 @@
  * tells which routes are ours. Forwarding is on only while the table lets nothing else through.
  */
 import { randomInt } from 'node:crypto';
-import { describe, type ErrorCode, FwdfsError, hasCode, SystemError } from '../base/errors.js';
-import { MAX_VIPS_PER_CONTROL } from '../base/limits.js';
+import { describe, type ErrorCode, FwdfsError, SystemError } from '../base/errors.js';
+import { MAX_VIPS_PER_CONTROL, RESUME_TIME_MS, VIP_PLACE_MS } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import { parseIpv4, parseIpv6 } from '../packet/ip-address.js';
 import { formatMac, parseMac } from '../packet/mac-address.js';
@@ -26,13 +26,17 @@ import type { Message } from '../tunnel/messages.js';
 import { quoted } from './discard.js';
 import type { Converted } from './distribution-rows.js';
 import type { ForwarderInterface } from './interface.js';
+import type { NeighbourTable } from './neighbours.js';
 import type { Peer } from './peer.js';
 import type { Grant } from './permission-table.js';
 import type { Rule } from './rule.js';
 import { VipFlows } from './vip-flows.js';
 import { VipKernel } from './vip-kernel.js';
+import { VipLeft } from './vip-left.js';
+import { VipPlacing } from './vip-placing.js';
 import { dropSenderRoutes, findLink, senderRoute } from './vip-link.js';
 import { addressText, isAway, type Registration, type VipPort, VipRegistrations } from './vip-registrations.js';
+import { SenderSearch } from './vip-sender.js';
 
 /** Interfaces with their addresses; see Interfaces. */
 export interface AddressedInterfaces {
@@ -45,9 +49,16 @@ export interface VipConversionOptions {
   readonly name: string;
   readonly interfaces: AddressedInterfaces;
   readonly grantOf: (peer: Peer, interfaceName: string) => Grant;
+  readonly neighbours: Pick<NeighbourTable, 'resolve'>;
+  /** All that have a session. */
+  readonly peers: () => Iterable<Peer>;
   /** The address is not the peer's any more: its rules are to be removed, and it is to be told. */
   readonly withdraw: (peer: Peer, vip: Buffer, reason: string, code: ErrorCode) => void;
   readonly log: Logger;
+  /** How long connections that a crash left wait for their control device. Default RESUME_TIME_MS. */
+  readonly resumeTime?: number;
+  /** How long a link that came back is tried. Default VIP_PLACE_MS. */
+  readonly placeTime?: number;
 }
 
 /** @throws FwdfsError bad-message */
@@ -62,6 +73,9 @@ export class VipConversion {
   private readonly registrations = new VipRegistrations();
   private readonly kernel: VipKernel;
   private readonly flows: VipFlows;
+  private readonly left: VipLeft;
+  private readonly search: SenderSearch;
+  private readonly placing: VipPlacing;
   private readonly seed = randomInt(1, 2 ** 31);
   private requests: RouteRequests | null = null;
   /** Steps under way: all of them end. */
@@ -71,15 +85,23 @@ export class VipConversion {
     this.options = options;
     this.kernel = new VipKernel(options.name, () => this.registrations.wants(options.grantOf, this.seed), options.log);
     this.flows = new VipFlows(this.kernel.table, options.log);
+    this.search = new SenderSearch(options.neighbours, options.peers);
+    this.placing = new VipPlacing(
+      options.placeTime ?? VIP_PLACE_MS,
+      (registration) => this.registrations.has(registration),
+      (registration, reason, code) => this.withdraw(registration, reason, code),
+    );
+    this.left = new VipLeft(options.resumeTime ?? RESUME_TIME_MS, (sender) => this.flows.giveUp(sender));
   }
 
-  /** Removes what a crash left. @throws FwdfsError host-lacks without nft; SystemError */
+  /** Removes what a crash left, but for connections: vip-left.ts. @throws FwdfsError host-lacks without nft; SystemError */
   async sweep(): Promise<void> {
-    for (const text of await this.kernel.sweep()) {
-      const sender = parseAddress(text);
-      dropSenderRoutes(this.routes, sender);
-      await this.flows.giveUp(sender, { tells: false });
-    }
+    const { senders, reception } = await this.kernel.sweep();
+    for (const text of senders) dropSenderRoutes(this.routes, parseAddress(text));
+    this.left.keep(senders, reception, async () => {
+      await this.track(this.left.giveUpAll());
+      this.afterwards(() => Promise.resolve());
+    });
   }
 
   /**
@@ -114,13 +136,15 @@ export class VipConversion {
       return response;
     if (known !== undefined)
       throw new FwdfsError('already-there', `${peer.identity} has ${fields.vip} by another address`);
-    this.requireFree(sender, nextHop);
+    await this.search.requireNobodys({ peer, vip, sender }, this.routes);
+    this.requireFree(peer, vip, sender, nextHop);
     if (this.registrations.of(peer).length >= MAX_VIPS_PER_CONTROL) {
       throw new FwdfsError('too-many', `${peer.identity} has ${MAX_VIPS_PER_CONTROL} virtual IP addresses`);
     }
     const registration: Registration = { peer, vip, sender, nextHop, mac, interface: name, link, ports: new Map() };
     this.registrations.add(registration);
     try {
+      await this.left.take({ sender, vip, control: peer.identity });
       await this.convert(registration);
       this.routes.addRoute(senderRoute(sender, nextHop, link));
     } catch (error) {
@@ -136,7 +160,9 @@ export class VipConversion {
 
   /** No error for one that is not there. The rules of the address are the caller's to remove. */
   async unregister(peer: Peer, vip: string): Promise<void> {
-    const registration = this.registrations.find(peer, parseAddress(vip));
+    const address = parseAddress(vip);
+    this.search.end(peer, address);
+    const registration = this.registrations.find(peer, address);
     if (registration !== undefined) await this.drop(registration);
   }
 
@@ -166,7 +192,7 @@ export class VipConversion {
   peerChanged(peer: Peer): void {
     for (const registration of this.registrations.of(peer)) {
       const ports = [...registration.ports.values()];
-      if (!isAway(peer)) this.placeAgain(registration);
+      if (!isAway(peer)) this.placing.place(registration, this.routes);
       if (!this.registrations.has(registration)) continue;
       if (isAway(peer)) this.leave(registration, ports);
       else this.refuse(registration, ports, !peer.takesFlows(registration.interface));
@@ -188,6 +214,7 @@ export class VipConversion {
 
   /** Its session is over. */
   async peerClosed(peer: Peer): Promise<void> {
+    this.search.end(peer);
     await Promise.all(this.registrations.of(peer).map((registration) => this.drop(registration)));
   }
 
@@ -239,13 +266,13 @@ export class VipConversion {
 
   /** Leaves nothing behind. @throws as sweep */
   async remove(): Promise<void> {
+    for (const one of [this.placing, this.left, this.search]) one.close();
     const all = [...this.registrations];
     for (const registration of all) this.registrations.delete(registration);
     await Promise.all(this.pending);
-    for (const { sender } of all) {
-      this.dropRoute(sender);
-      await this.flows.giveUp(sender, { tells: false });
-    }
+    for (const { sender } of all) this.dropRoute(sender);
+    const senders = [...all.map(({ sender }) => sender), ...this.left.senders];
+    for (const sender of senders) await this.flows.giveUp(sender, { tells: false });
     await this.kernel.remove();
     this.requests?.close();
     this.requests = null;
@@ -279,14 +306,12 @@ export class VipConversion {
     throw new FwdfsError('not-permitted', `${peer.identity} may not have the address of ${having.join(', ')}`);
   }
 
-  /** @throws FwdfsError address-in-use */
-  private requireFree(sender: Buffer, nextHop: Buffer): void {
-    const { interfaces } = this.options;
-    const isTaken =
-      sender.equals(nextHop) ||
-      this.registrations.uses(sender) ||
-      interfaces.names.some((name) => this.hasAddress(name, sender));
-    if (isTaken) throw new FwdfsError('address-in-use', `${addressText(sender)} stands for something else already`);
+  /** @throws FwdfsError already-there, address-in-use */
+  private requireFree(peer: Peer, vip: Buffer, sender: Buffer, nextHop: Buffer): void {
+    if (this.registrations.find(peer, vip) !== undefined)
+      throw new FwdfsError('already-there', `${peer.identity} has ${addressText(vip)} since a moment ago`);
+    if (sender.equals(nextHop) || this.registrations.uses(sender))
+      throw new FwdfsError('address-in-use', `${addressText(sender)} stands for something else already`);
   }
 
   /** Resolves when the kernel has what is registered now. @throws also when the registration went meanwhile */
@@ -310,22 +335,6 @@ export class VipConversion {
     if (!this.refuse(registration, ports, true)) return this.afterwards(forget);
     void this.track(forget());
     this.afterwards(() => Promise.resolve());
-  }
-
-  /** Its link may have gone and come back, which takes routes away. */
-  private placeAgain(registration: Registration): void {
-    const { peer, sender, nextHop, link } = registration;
-    try {
-      const now = findLink(this.routes, peer.address, nextHop);
-      if (now.ifindex === link.ifindex && now.address.equals(link.address) && now.mac.equals(link.mac)) {
-        this.routes.addRoute(senderRoute(sender, nextHop, link));
-        return;
-      }
-      this.withdraw(registration, 'its control device is on another link now', 'not-on-link');
-    } catch (error) {
-      const code = hasCode(error, 'not-on-link') ? 'not-on-link' : 'host-lacks';
-      this.withdraw(registration, describe(error), code);
-    }
   }
 
   private withdraw(registration: Registration, reason: string, code: ErrorCode): void {

@@ -67,15 +67,20 @@ export class VipKernel {
     this.log = log;
   }
 
-  /** Puts back and removes what a crash left. @returns the sender addresses that it left @throws as listTables */
-  sweep(): Promise<readonly string[]> {
+  /**
+   * Puts back what a crash left, and empties its table: while that is there, connections stay converted, though none is
+   * forwarded, and the host does not answer for them.
+   *
+   * @returns what the table had @throws as listTables
+   */
+  sweep(): Promise<Pick<VipListing, 'senders' | 'reception'>> {
     return this.next(async () => {
       this.hold.sweep();
       const left = (await listTables()).some(({ family, name }) => family === FAMILY && name === this.table);
-      if (!left) return [];
-      const { senders } = await this.read();
-      await deleteTable(FAMILY, this.table);
-      return senders;
+      if (!left) return { senders: [], reception: [] };
+      const listing = await this.read();
+      await this.replace(vipRuleset(this.table, { senders: [], members: [], closed4: [], closed6: false, seed: 1 }));
+      return listing;
     });
   }
 

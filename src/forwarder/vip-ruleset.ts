@@ -153,7 +153,7 @@ function setLines(model: VipModel, { digit, type, isOurs }: FamilyWords): string
 }
 
 /** Text of a comment: nft has no escapes, and takes 128 bytes. */
-const comment = (text: string): string => `"${text.replaceAll(/[^ !#-~]/g, '?').slice(0, 64)}"`;
+export const comment = (text: string): string => `"${text.replaceAll(/[^ !#-~]/g, '?').slice(0, 64)}"`;
 
 function outgoingChain({ sender, outgoing }: VipSender): { name: string; rules: string[] } {
   const rules = (outgoing ?? []).flatMap((protocol) => {

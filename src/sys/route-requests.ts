@@ -25,6 +25,7 @@ import {
   RTA,
   RTM,
   RTMSG,
+  u32,
 } from './rtnetlink.js';
 
 /** The route protocol of all routes and rules of ours; /etc/iproute2/rt_protos has no such number. */
@@ -50,6 +51,7 @@ export interface InterfaceAddress {
 export interface LinkAddress {
   readonly ifindex: number;
   readonly address: Buffer;
+  readonly prefixLength: number;
   /** By `addHostAddress`; false too where the kernel has no place for the protocol number, before 5.18. */
   readonly isOurs: boolean;
 }
@@ -95,6 +97,8 @@ export interface RouteAnswer {
   readonly source: Buffer | null;
   /** It is an address of this host. */
   readonly isLocal: boolean;
+  /** It is one host's: no broadcast, multicast or anycast address, nor this host's. */
+  readonly isUnicast: boolean;
 }
 
 const AF_INET = 2;
@@ -206,7 +210,8 @@ export class RouteRequests {
       const address = known.get(IFA.LOCAL) ?? known.get(IFA.ADDRESS);
       if (address === undefined) return;
       const isOurs = known.get(IFA.PROTO)?.[0] === ROUTE_PROTOCOL;
-      found.push({ ifindex: header.index, address: Buffer.from(address), isOurs });
+      const { index, prefixLength } = header;
+      found.push({ ifindex: index, address: Buffer.from(address), prefixLength, isOurs });
     };
     this.netlink.query(RTM.GETADDR, NLM_F.DUMP, encode(IFADDRMSG, { family: AF_UNSPEC }), take, () => {
       found = [];
@@ -292,7 +297,7 @@ export class RouteRequests {
    * @throws SystemError ENETUNREACH, EHOSTUNREACH …
    */
   routeTo(address: Buffer, mark: number, through = 0): RouteAnswer {
-    let answer: RouteAnswer = { ifindex: 0, gateway: null, source: null, isLocal: false };
+    let answer: RouteAnswer = { ifindex: 0, gateway: null, source: null, isLocal: false, isUnicast: false };
     const body = Buffer.concat([
       encode(RTMSG, { family: familyNumber(familyOf(address)), destinationLength: 8 * address.length }),
       attribute(RTA.DST, address),
@@ -308,6 +313,7 @@ export class RouteRequests {
         gateway: copied(found.get(RTA.GATEWAY)),
         source: copied(found.get(RTA.PREFSRC)),
         isLocal: decode(RTMSG, said)?.type === RTN_LOCAL,
+        isUnicast: decode(RTMSG, said)?.type === RTN_UNICAST,
       };
     });
     return answer;
@@ -390,10 +396,4 @@ function ruleOf({ type, body }: NetlinkMessage): RuleSpec | null {
     table: found.get(FRA.TABLE)?.readUInt32LE(0) ?? header.table,
     priority: found.get(FRA.PRIORITY)?.readUInt32LE(0) ?? 0,
   };
-}
-
-function u32(value: number): Buffer {
-  const bytes = Buffer.alloc(4);
-  bytes.writeUInt32LE(value, 0);
-  return bytes;
 }

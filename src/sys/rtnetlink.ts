@@ -226,6 +226,13 @@ export function decode<Name extends string>(of: Layout<Name>, bytes: Buffer, off
   return values as Record<Name, number>;
 }
 
+/** A number of 32 bits, the value of an attribute. */
+export function u32(value: number): Buffer {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32LE(value, 0);
+  return bytes;
+}
+
 /** One attribute with its padding. */
 export function attribute(type: number, value: Buffer): Buffer {
   const bytes = Buffer.alloc(align(ATTRIBUTE_HEADER_BYTES + value.length));

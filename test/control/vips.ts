@@ -329,3 +329,17 @@ t.test(
     t.equal(told(), 1);
   },
 );
+
+t.test('tables that somebody flushed are made anew with the next port', options, async (t) => {
+  const lab = await setUp(t);
+  const { server, user } = lab;
+  await lab.add('10.9.0.1');
+  await server.run("a = serve(listening(AF_INET, ('10.9.0.1', 80)), 'first')");
+  await eventually(() => lab.rules.filter((rule) => rule.endsWith(' active')).length === 1);
+  lab.ctl.run('nft flush ruleset');
+  await server.run("b = serve(listening(AF_INET, ('10.9.0.1', 81)), 'second')");
+  await eventually(() => lab.rules.filter((rule) => rule.endsWith(' active')).length === 2);
+  await until(() => lab.ctl.run('nft list ruleset').includes('chain transmitted'));
+  t.equal(await user.run("tcp('10.9.0.1', 80)"), 'first 10.9.0.2');
+  t.equal(await user.run("tcp('10.9.0.1', 81)"), 'second 10.9.0.2');
+});

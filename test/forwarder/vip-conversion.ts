@@ -341,10 +341,56 @@ t.test('what a crash left is swept: table, routes, settings, connections', root,
   t.notMatch(fwd.run('ip route'), '169.254.7.1');
   t.match(fwd.run('ip route'), '10.77.0.0/16', 'other routes of ours are left alone');
   t.notMatch(fwd.run('ip -6 route'), 'fdfd::7:1');
-  t.equal(fwd.run('nft list tables'), 'table inet fwdfs_other/vip\n');
+  t.match(fwd.run('nft list tables'), 'table inet fwdfs_other/vip\n');
+  t.notMatch(fwd.run('nft list table inet fwdfs_vf1/vip'), /169\.254\.7\.1|fdfd::7:1/);
   t.equal(fwd.run('sysctl -n net.ipv4.conf.eth0.forwarding net.ipv6.conf.all.forwarding'), '0\n0\n');
+});
+
+t.test('connections outlive a crash when their control device registers as before', root, async (t) => {
+  const lab = new VipLab(1);
+  t.teardown(() => lab.stop());
+  await lab.server(1);
+  for (const vip of [VIP4, VIP6]) await lab.serve(1, vip, 'tcp:80');
+  const held = [VIP4, VIP6].map((vip) => lab.hold(vip));
+  for (const program of held) await program.untilOutput((output) => output.includes('ctl1'));
+  await lab.restart();
+  t.equal((await listEntries('reply', SENDER1)).length, 1);
+  for (const vip of [VIP4, VIP6]) await lab.serve(1, vip, 'tcp:80');
+  for (const { child } of held) child.stdin?.write('still there\n');
+  for (const program of held) await program.untilOutput((output) => output.includes('still there'));
+  t.equal(countOf(await lab.connect(VIP4, 4), 'ctl1'), 4);
+});
+
+t.test('connections that a crash left are given up when nobody comes for them', root, async (t) => {
+  const lab = new VipLab(1);
+  t.teardown(() => lab.stop());
+  await lab.server(1);
+  await lab.serve(1, VIP4, 'tcp:80');
+  const held = lab.hold(VIP4);
+  await held.untilOutput((output) => output.includes('ctl1'));
+  lab.times = { resumeTime: 300 };
+  await lab.restart();
+  await held.untilOutput((output) => output.includes('ECONNRESET'));
   t.same(await listEntries('reply', SENDER1), []);
 });
+
+t.test(
+  'connections that a crash left do not go to another control device with their sender address',
+  root,
+  async (t) => {
+    const lab = new VipLab(2);
+    t.teardown(() => lab.stop());
+    await lab.server(1);
+    await lab.serve(1, VIP4, 'tcp:80');
+    const held = lab.hold(VIP4);
+    await held.untilOutput((output) => output.includes('ctl1'));
+    await lab.restart();
+    const { mac: link, peer } = lab.control(2);
+    await lab.vips.register(peer, { vip: VIP4, sender: '169.254.7.1', nextHop: '10.8.2.2', link });
+    await held.untilOutput((output) => output.includes('ECONNRESET'));
+    t.same(await listEntries('reply', SENDER1), []);
+  },
+);
 
 t.test('a table that somebody flushed is made anew with the next change', root, async (t) => {
   const lab = new VipLab(1);
@@ -494,8 +540,30 @@ t.test(
     peer.address = '10.8.2.2';
     lab.vips.peerChanged(peer);
     t.same(lab.withdrawn, [`ctl1 ${VIP4} not-on-link`]);
+    t.same(lab.reasons, ['the next hop of the control device is on another link than its session'], 'no advice in it');
   },
 );
+
+t.test('an IPv6 address whose link comes back is tried until the link has its own address again', root, async (t) => {
+  const lab = new VipLab(1);
+  t.teardown(() => lab.stop());
+  lab.times = {};
+  await lab.restart();
+  await lab.serve(1, VIP6, 'tcp:80');
+  const { peer } = lab.control(1);
+  peer.active = false;
+  lab.vips.peerChanged(peer);
+  lab.fwd.run('ip link set c1 down');
+  lab.fwd.run('ip link set c1 up');
+  // As while duplicates are looked for.
+  lab.fwd.run('ip -6 addr flush dev c1');
+  peer.active = true;
+  lab.vips.peerChanged(peer);
+  t.notMatch(lab.fwd.run('ip -6 route'), 'fdfd::7:1');
+  lab.fwd.run('ip addr add fe80::1/64 dev c1 nodad');
+  await until(() => lab.fwd.run('ip -6 route').includes('fdfd::7:1'));
+  t.same(lab.withdrawn, []);
+});
 
 t.test('requests that can not be are refused, each with its code', root, async (t) => {
   const lab = new VipLab(2);

@@ -14,6 +14,7 @@ import { parseIpv4, parseIpv6 } from '../../src/packet/ip-address.js';
 import { parseProtocolAddress } from '../../src/packet/protocol-address.js';
 import type { Rule } from '../../src/forwarder/rule.js';
 import type { Peer } from '../../src/forwarder/peer.js';
+import { NeighbourTable } from '../../src/forwarder/neighbours.js';
 import { VipConversion } from '../../src/forwarder/vip-conversion.js';
 import { makePeer, makeRule } from './fake-peer.js';
 import { Program, run } from './lab.js';
@@ -141,9 +142,14 @@ export class VipLab {
   readonly fwd = new Netns('-vf-f');
   readonly controls: HandControl[];
   readonly log = keepLog();
-  readonly vips: VipConversion;
+  private readonly neighbours = new NeighbourTable(this.log);
+  vips: VipConversion;
   /** What was withdrawn: `PEER VIP CODE`. */
   readonly withdrawn: string[] = [];
+  /** Why. */
+  readonly reasons: string[] = [];
+  /** See VipConversionOptions: of conversions that are made from now on. */
+  times: { resumeTime?: number; placeTime?: number } = { placeTime: 0 };
   /** Addresses of eth0; null: it is not there. */
   addresses: string[] | null = [VIP4, VIP6];
   protocols = ['*'];
@@ -161,6 +167,12 @@ export class VipLab {
     if (handMade) for (const control of this.controls) control.setUp();
     this.leave = this.fwd.enter();
     this.vips = this.conversion();
+  }
+
+  /** The forwarder dies and starts again. */
+  async restart(): Promise<void> {
+    this.vips = this.conversion();
+    await this.vips.sweep();
   }
 
   /** One more of the same name, as a start after a crash has it. */
@@ -191,11 +203,15 @@ export class VipLab {
         rights: new Set(this.rights.includes('vip') ? (['vip'] as const) : []),
         protocols: this.protocols.map((text) => parseProtocolAddress(text, { ranges: true })),
       }),
-      withdraw: (peer, vip, _reason, code) => {
+      neighbours: this.neighbours,
+      peers: () => this.controls.map(({ peer }) => peer),
+      withdraw: (peer, vip, reason, code) => {
+        this.reasons.push(reason);
         if (!(vip instanceof Buffer)) throw new FwdfsError('internal', 'no address');
         this.withdrawn.push(`${peer.identity} ${vip.length === 4 ? VIP4 : VIP6} ${code}`);
       },
       log: this.log,
+      ...this.times,
     });
   }
 
@@ -259,6 +275,7 @@ export class VipLab {
     try {
       await this.vips.remove();
     } finally {
+      this.neighbours.close();
       this.leave();
       for (const netns of [this.client, this.fwd, ...this.controls.map((control) => control.netns)]) netns.remove();
     }
