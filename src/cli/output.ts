@@ -56,6 +56,9 @@ const NUMBERS = new Set([
   'value',
 ]);
 
+/** Columns of text that have a dash where there is nothing. */
+const OPTIONAL = new Set(['share', 'drops', 'through']);
+
 /** As JSON has it; null where there is none. */
 export const numberOf = (text: string): number | null => (/^-?\d+$/.test(text) ? Number(text) : null);
 
@@ -64,6 +67,7 @@ export function rowObject(columns: readonly string[], row: readonly string[]): R
   return Object.fromEntries(
     columns.map((column, index) => {
       const text = row[index] ?? '';
+      if (OPTIONAL.has(column) && text === '-') return [column, null];
       return [column, NUMBERS.has(column) ? numberOf(text) : text];
     }),
   );

@@ -95,7 +95,7 @@ const WEIGHT_FORM = `expected a number from 1 to ${MAX_WEIGHT}`;
 
 const SCHEMA = z.strictObject({
   name: deviceName.optional(),
-  weight: z.int().min(1, WEIGHT_FORM).max(MAX_WEIGHT, WEIGHT_FORM).default(1),
+  weight: z.int(WEIGHT_FORM).min(1, WEIGHT_FORM).max(MAX_WEIGHT, WEIGHT_FORM).default(1),
   forwarders: z
     .record(
       deviceName,

@@ -5,7 +5,7 @@
  *     set --> drain-request --> it counts          a forwarder that forgot it, with the session, is asked again
  */
 import { Changes } from '../base/changes.js';
-import { describe } from '../base/errors.js';
+import { describe, FwdfsError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import type { TunnelClient } from '../tunnel/client.js';
 
@@ -29,8 +29,13 @@ export class Drains {
    */
   async set(interfaceName: string | undefined, drain: boolean): Promise<void> {
     const name = interfaceName ?? ALL;
+    if (!drain && name !== ALL && this.wanted.has(ALL)) {
+      throw new FwdfsError('bad-command', `drain ${name} off: all interfaces are drained, which \`drain off\` ends`);
+    }
     await this.ask(name, drain);
     if (drain) this.wanted.add(name);
+    // Of all interfaces: also of those that are drained one by one.
+    else if (name === ALL) this.wanted.clear();
     else this.wanted.delete(name);
     this.changes.tell();
   }

@@ -58,11 +58,11 @@ export function admissionRuleset(table: string, device: string): string {
     `iifname != ${name} accept`,
     'ct state established,related accept',
     // Segments of connections that are not ours belong to the forwarder's own, and must not be reset.
-    'tcp flags & (fin | syn | rst | ack) != syn drop',
+    'tcp flags & (fin | syn | rst | ack) != syn counter drop',
     'icmpv6 type nd-neighbor-advert accept',
     'icmpv6 type { nd-neighbor-solicit, nd-redirect } drop',
     'fib daddr type { local, broadcast, multicast } jump asked',
-    'drop',
+    'counter drop',
     '}',
     'chain asked {',
     ...SETS.map(([set, , lookup]) => `${lookup} @${set} accept`),

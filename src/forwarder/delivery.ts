@@ -163,7 +163,7 @@ export class Delivery {
     }
     const isAway = owner !== null && (!owner.peer.active || owner.peer.silent);
     if (served !== SERVED.BY_GROUP || (owner !== null && !isAway)) return owner;
-    const rule = sockets.found?.pick(flowHash(key, frame)) ?? null;
+    const rule = sockets.found?.pick(flowHash(key, frame), opens) ?? null;
     if (rule === null) {
       if (owner === null) {
         counters.add(C.drop_no_member, 1);

@@ -10,6 +10,7 @@
  */
 import type { ProtocolAddress } from '../packet/protocol-address.js';
 import { type MaglevMember, MaglevTables } from './maglev.js';
+import type { Peer } from './peer.js';
 import type { Rule, VifEnd } from './rule.js';
 
 /** What all groups of a forwarder share. */
@@ -28,18 +29,29 @@ export class Balancing {
   }
 }
 
+/** A control device, with a rule for each of its virtual IFs. */
 interface Member extends MaglevMember {
-  readonly rule: Rule;
+  readonly peer: Peer;
+  readonly rules: readonly Rule[];
 }
+
+/** Members, and who of them has which slot; null while there are not at least two. */
+interface Placement {
+  readonly members: readonly Member[];
+  readonly table: Uint16Array | null;
+}
+
+const NOBODY: Placement = { members: [], table: null };
 
 export class SocketGroup {
   readonly protocol: ProtocolAddress;
   /** Those of suspended control devices too. */
   readonly rules: Rule[] = [];
   private readonly balancing: Balancing;
-  private members: readonly Member[] = [];
-  /** null while there are not at least two members. */
-  private table: Uint16Array | null = null;
+  /** Those that take new flows. */
+  private taking = NOBODY;
+  /** Those that are there, also if they drain. */
+  private present = NOBODY;
   private version = -1;
 
   constructor(protocol: ProtocolAddress, balancing: Balancing) {
@@ -60,44 +72,60 @@ export class SocketGroup {
   private look(): void {
     if (this.version === this.balancing.version) return;
     this.version = this.balancing.version;
-    this.members = membersOf(this.rules);
-    this.table = this.members.length < 2 ? null : this.balancing.tables.of(this.members);
+    this.taking = this.placementOf(this.rules.filter((rule) => rule.peer.takesFlows(rule.interface)));
+    this.present = this.placementOf(this.rules.filter(({ peer }) => peer.active && !peer.silent));
   }
 
-  /** @param hash of the five-tuple, 32 bits @returns null: nobody takes new flows */
-  pick(hash: number): Rule | null {
+  private placementOf(rules: readonly Rule[]): Placement {
+    const members = membersOf(rules);
+    return { members, table: members.length < 2 ? null : this.balancing.tables.of(members) };
+  }
+
+  /**
+   * @param hash of the five-tuple, 32 bits
+   * @param opens false: of a connection that we do not know, as after a restart: who drains may have it
+   * @returns null: nobody takes new flows
+   */
+  pick(hash: number, opens = true): Rule | null {
     this.look();
-    if (this.table === null) return this.members[0]?.rule ?? null;
-    return this.members[this.table[hash % this.table.length]!]!.rule;
+    const { members, table } = opens ? this.taking : this.present;
+    const member = table === null ? members[0] : members[table[hash % table.length]!];
+    if (member === undefined) return null;
+    // The high bits: the low ones chose the slot.
+    return member.rules[member.rules.length === 1 ? 0 : (hash >>> 16) % member.rules.length]!;
   }
 
   /** Whether others than this one take new flows. */
   servedWithout(rule: Rule): boolean {
     this.look();
-    return this.members.some((member) => member.rule.peer !== rule.peer);
+    return this.taking.members.some(({ peer }) => peer !== rule.peer);
   }
 
   /** Of new flows, 0 to 1. */
   shareOf(rule: Rule): number {
     this.look();
-    const { members, table } = this;
-    const index = members.findIndex((member) => member.rule === rule);
+    const { members, table } = this.taking;
+    const index = members.findIndex(({ rules }) => rules.includes(rule));
     if (index < 0) return 0;
-    return table === null ? 1 : table.reduce((sum, owner) => (owner === index ? sum + 1 : sum), 0) / table.length;
+    const ofMember =
+      table === null ? 1 : table.reduce((sum, owner) => (owner === index ? sum + 1 : sum), 0) / table.length;
+    return ofMember / members[index]!.rules.length;
   }
 }
 
-/** Sorted by name, so that the order of coming does not count. A control device with several virtual IFs is in it several times. */
+/** Sorted by name, so that the order of coming does not count. */
 function membersOf(rules: readonly Rule[]): Member[] {
+  const ofPeers = new Map<Peer, Rule[]>();
+  for (const rule of rules) ofPeers.set(rule.peer, [...(ofPeers.get(rule.peer) ?? []), rule]);
   const names = new Set<string>();
-  return rules
-    .filter((rule) => rule.peer.takesFlows(rule.interface))
-    .map((rule) => {
-      const { identity, weight } = rule.peer;
-      let name = `${identity} ${rule.symbol}`;
+  return [...ofPeers]
+    .map(([peer, own]) => {
+      // A control device that came back under its name, while its old session is not over.
+      let name = peer.identity;
       while (names.has(name)) name += '+';
       names.add(name);
-      return { rule, name, weight };
+      own.sort((a, b) => (a.symbol < b.symbol ? -1 : 1));
+      return { peer, name, weight: peer.weight, rules: own };
     })
     .sort((a, b) => (a.name < b.name ? -1 : 1));
 }

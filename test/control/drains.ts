@@ -13,14 +13,17 @@ t.test('what is drained is asked for, of one interface or of all, and taken back
   t.equal(link.drains.text, 'eth0');
   await commands.run('drain');
   t.equal(link.drains.text, 'all');
+  await t.rejects(commands.run('drain eth0 off'), { code: 'bad-command' }, 'one can not take back what is of all');
   await commands.run('drain off');
-  t.equal(link.drains.text, 'eth0');
+  t.equal(link.drains.text, '', 'of all, and of those that were drained one by one');
+  await commands.run('drain eth0');
   await commands.run('drain eth0 off');
   t.equal(link.drains.text, '');
   t.same(drainsIn(forwarder.diary.lines), [
     'drain-request eth0 true',
     'drain-request * true',
     'drain-request * false',
+    'drain-request eth0 true',
     'drain-request eth0 false',
   ]);
 });

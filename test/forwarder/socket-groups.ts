@@ -96,12 +96,33 @@ t.test('who is suspended, silent or draining gets none, and the weight counts at
   t.ok(Math.abs(bench.groups.found!.shareOf(one) - 0.75) < 0.01);
 });
 
-t.test('a control device with two virtual IFs is two members', async (t) => {
+t.test('a control device with two virtual IFs is one member, and both have their part of its share', async (t) => {
   const bench = new Bench();
-  const one = bench.add('tcp:80', 0);
-  const two = bench.add('tcp:80', 0);
+  const [one, two] = [bench.add('tcp:80', 0), bench.add('tcp:80', 0, { symbol: 'other' })];
+  const other = bench.add('tcp:80', 1);
   const spread = bench.spread();
-  t.ok(spread.get(one)! > 400 && spread.get(two)! > 400);
+  t.ok(Math.abs(spread.get(other)! - 500) < 64, String(spread.get(other)));
+  for (const rule of [one, two]) t.ok(Math.abs(spread.get(rule)! - 250) < 55, String(spread.get(rule)));
+  t.same(
+    [one, two, other].map((rule) => Math.round(100 * bench.groups.found!.shareOf(rule))),
+    [25, 25, 50],
+  );
+});
+
+t.test('a segment of a connection that is not known goes where it was placed, though that one drains', async (t) => {
+  const bench = new Bench();
+  for (const index of [0, 1, 2]) bench.add('tcp:80', index);
+  bench.find(80);
+  const group = bench.groups.found!;
+  const hashes = Array.from({ length: 200 }, (_, flow) => Math.imul(flow + 1, 0x9e3779b1) >>> 0);
+  const placed = hashes.map((hash) => group.pick(hash));
+  bench.peers[0]!.drains.add('*');
+  bench.balancing.changed();
+  t.same(
+    hashes.map((hash) => group.pick(hash, false)),
+    placed,
+  );
+  t.notOk(hashes.some((hash) => group.pick(hash)?.peer === bench.peers[0]));
 });
 
 t.test('the rule of a virtual IF for a local end, the most specific one', async (t) => {
