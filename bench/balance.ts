@@ -75,11 +75,13 @@ function print(results: Results): void {
   process.stdout.write('\n');
   const [encapsulation, vip, nftables, haproxy] = SETUPS.map(({ name }) => name);
   const [perConnection = '', keepAlive = '', , , one = '', many = ''] = MEASURES.flatMap(({ names }) => names);
+  // Of each round, since the machine is not the same in all of them.
   const ratio = (what: string, ours = '', peer = '', goal = ''): void => {
-    const [a, b] = [ours, peer].map((setup) => results.get(what)?.get(setup)?.values);
-    if (a !== undefined && b !== undefined) {
-      row(`${ours} / ${peer}: ${what}`, `${(median(a) / median(b)).toFixed(2)} x`, goal);
-    }
+    const [a = [], b = []] = [ours, peer].map((setup) => results.get(what)?.get(setup)?.values);
+    if (a.length === 0 || a.length !== b.length) return;
+    const ratios = a.map((value, index) => value / (b[index] ?? NaN));
+    const spread = [Math.min(...ratios), Math.max(...ratios)].map((value) => value.toFixed(2)).join(' to ');
+    row(`${ours} / ${peer}: ${what}`, `median ${median(ratios).toFixed(2)} x, ${spread}`, goal);
   };
   for (const what of [perConnection, keepAlive, one, many]) ratio(what, vip, nftables, '0.9 x');
   for (const what of [perConnection, keepAlive]) ratio(what, encapsulation, haproxy, '1 x');

@@ -14,6 +14,7 @@ import { describe, FwdfsError, SystemError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import { parseIpv4, parseIpv6 } from '../packet/ip-address.js';
 import type { ProtocolAddress } from '../packet/protocol-address.js';
+import { deleteEntries, listEntries } from '../sys/conntrack.js';
 import { ifNameToIndex } from '../sys/libc.js';
 import { LinkWatch } from '../sys/link-watch.js';
 import { NftSets, portPart, setKey } from '../sys/nft-sets.js';
@@ -224,6 +225,7 @@ export class VipKernel {
     if (path !== null) {
       removeVip(this.requests, this.address, this.routingTable);
       await applyRuleset(this.drops);
+      await forgetConverted(this.address, this.log);
     }
     this.release();
   }
@@ -244,4 +246,18 @@ export function removeVip(requests: RouteRequests, address: Buffer, table: numbe
   for (const rule of requests.rules()) if (rule.table === table) requests.removeRule(rule);
   requests.flushTable(table);
   requests.removeAddress(ifNameToIndex('lo'), { address, prefixLength: 8 * address.length });
+}
+
+/**
+ * Has the kernel forget what it converted for a virtual IP address. It would drop a connection of the same ends that comes
+ * otherwise, by a virtual IF, for as long as it remembers the one before: two minutes, or days.
+ */
+export async function forgetConverted(address: Buffer, log: Logger): Promise<void> {
+  try {
+    const came = (await listEntries('reply', address)).filter(({ original }) => !original.destination.equals(address));
+    const went = (await listEntries('original', address)).filter(({ reply }) => !reply.destination.equals(address));
+    await deleteEntries([...came, ...went]);
+  } catch (error) {
+    log.warn({ error: describe(error) }, 'connections of a virtual IP address could not be forgotten');
+  }
 }

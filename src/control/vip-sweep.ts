@@ -13,7 +13,7 @@ import { ifNameToIndex } from '../sys/libc.js';
 import { deleteTable, listTables, type NftTable } from '../sys/nftables.js';
 import { RouteRequests } from '../sys/route-requests.js';
 import { isInRange, tryHoldName } from './table-number.js';
-import { addressBytes, removeVip, VIP_TABLES, vipLockName } from './vip-kernel.js';
+import { addressBytes, forgetConverted, removeVip, VIP_TABLES, vipLockName } from './vip-kernel.js';
 import { vipOfTable } from './vip-ruleset.js';
 
 /** What can't be swept is logged: it does no harm but to stay. */
@@ -53,6 +53,7 @@ async function sweepOne(requests: RouteRequests, vip: string, tables: readonly N
       .find(({ from, table }) => isInRange(VIP_TABLES, table) && from?.equals(address) === true);
     removeVip(requests, address, rule?.table ?? 0);
     for (const { family, name } of tables) await deleteTable(family, name);
+    await forgetConverted(address, log);
     log.info({ vip }, 'swept a virtual IP address that a control device left');
   } finally {
     giveBack();

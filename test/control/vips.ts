@@ -2,6 +2,7 @@
 import t from 'tap';
 import { FwdfsError } from '../../src/base/errors.js';
 import { vipRequest } from '../../src/control/vip-commands.js';
+import { listEntries } from '../../src/sys/conntrack.js';
 import { eventually } from '../support/fake-forwarder.js';
 import { everything } from '../support/mirror.js';
 import { withoutRoot } from '../support/netns.js';
@@ -218,6 +219,19 @@ t.test('removing it leaves nothing', options, async (t) => {
   await lab.add('10.9.0.1');
   await lab.vips.close();
   t.equal(everything(lab.ctl), was);
+});
+
+t.test('nothing that was converted is remembered when it is gone', options, async (t) => {
+  const lab = await setUp(t);
+  await lab.add('10.9.0.1');
+  await lab.server.run("a = serve(listening(AF_INET, ('0.0.0.0', 80)), 'any')");
+  await eventually(() => lab.rules.includes('tcp:10.9.0.1:80 active'));
+  t.equal(await lab.user.run("tcp('10.9.0.1', 80)"), 'any 10.9.0.2');
+  const remembered = (): Promise<number> =>
+    lab.ctl.within(async () => (await listEntries('reply', Buffer.from([10, 9, 0, 1]))).length);
+  t.equal(await remembered(), 1);
+  await lab.remove('10.9.0.1');
+  t.equal(await remembered(), 0, 'or a client that uses its port again would not get through to a virtual IF');
 });
 
 t.test('a sender address that another control device has is left to it', options, async (t) => {
