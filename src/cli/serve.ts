@@ -211,8 +211,6 @@ export async function serve({
     await mountAlone(server, mountPoint);
     server.onEnd = () => void end();
     onStopSignal(() => void server.unmount().then(end));
-    await device.vifs.sweep();
-    await device.vips.sweep();
     for (const [name, forwarder] of config.forwarders) {
       const reached =
         forwarder.kind === 'local'
@@ -220,6 +218,8 @@ export async function serve({
           : complete(forwarder, values);
       links.push(device.addForwarder(name, reached));
     }
+    // The names are there before anything that takes a while.
+    const swept = Promise.all([device.vifs.sweep(), device.vips.sweep()]);
     for (const { forwarder, request } of config.vifs) {
       const link = links.find(({ name }) => name === forwarder);
       if (link !== undefined) device.vifs.configure(link, request);
@@ -228,7 +228,8 @@ export async function serve({
       const link = links.find(({ name }) => name === forwarder);
       if (link !== undefined) device.vips.configure(link, request);
     }
-    await Promise.race([abandoned, device.settled(), new Promise((resolve) => setTimeout(resolve, SETTLE_MS))]);
+    const settled = Promise.race([device.settled(), new Promise((resolve) => setTimeout(resolve, SETTLE_MS))]);
+    await Promise.race([abandoned, Promise.all([swept, settled])]);
   } catch (error) {
     await server.unmount();
     await release();
