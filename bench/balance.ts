@@ -6,7 +6,7 @@
  * run, with medians and the spread over the rounds; the whole machine's processor seconds include those of whoever else
  * uses it. `failover`: how long requests fail when a server, a control device or a link dies under load.
  */
-import { truncateSync, writeFileSync } from 'node:fs';
+import { truncateSync } from 'node:fs';
 import { BalanceLab } from '../test/support/balance.js';
 import { benchFailover } from './support/balance-failover.js';
 import { cpuOf, LARGE_BYTES, machineBusySeconds, MEASURES } from './support/balance-measures.js';
@@ -17,7 +17,6 @@ const DEVICES = 2;
 const ROUNDS = 3;
 const PARTS: readonly string[] = ['peers', 'failover'];
 const FIRST_CLIENT = 20;
-const CLIENTS = 230;
 /** HAProxy listens at the forwarder itself; a rule of ours beats `host`. */
 const ETH0 = '{ unmatched: discard, host: [icmp, "tcp:80"] }';
 
@@ -73,7 +72,7 @@ function print(results: Results): void {
     }
   }
   process.stdout.write('\n');
-  const [encapsulation, vip, nftables, haproxy] = SETUPS.map(({ name }) => name);
+  const [vip, nftables, haproxy, , encapsulation] = SETUPS.map(({ name }) => name);
   const [perConnection = '', keepAlive = '', , , one = '', many = ''] = MEASURES.flatMap(({ names }) => names);
   // Of each round, since the machine is not the same in all of them.
   const ratio = (what: string, ours = '', peer = '', goal = ''): void => {
@@ -92,42 +91,43 @@ function print(results: Results): void {
 
 /** An address that the client has not used before, so that what a setup remembers of a connection is not met by the next one. */
 function changeClient({ lab }: BalanceLab, number: number): void {
-  const address = `10.9.0.${FIRST_CLIENT + (number % CLIENTS)}`;
-  lab.node.run(`ip address replace ${address}/24 dev n0`);
+  const address = `10.9.0.${FIRST_CLIENT + number}`;
+  lab.node.run(`ip address add ${address}/24 dev n0`);
   lab.node.run(`ip route replace 10.9.0.0/24 dev n0 src ${address}`);
 }
 
-async function benchPeers(rounds: number, setups: readonly Setup[]): Promise<void> {
+/** All setups in a lab of their own. @param skipped names of those that can't be set up; it grows */
+async function benchRound(setups: readonly Setup[], results: Results, skipped: Set<string>): Promise<void> {
   const lab = await BalanceLab.start(DEVICES, { eth0: ETH0 });
-  const results: Results = new Map();
-  const skipped = new Set<string>();
-  let clients = 0;
   try {
     for (const device of lab.devices) {
-      const large = lab.interop.file(`${device.name}-web/www/large`, '');
-      writeFileSync(large, '');
-      truncateSync(large, LARGE_BYTES);
+      truncateSync(lab.interop.file(`${device.name}-web/www/large`, ''), LARGE_BYTES);
       lab.web(device);
     }
-    for (let i = 0; i < rounds; i++) {
-      for (const setup of setups.filter(({ name }) => !skipped.has(name))) {
-        let running: Running;
-        try {
-          running = await setup.begin(lab);
-        } catch (error) {
-          skipped.add(setup.name);
-          row(setup.name, `skipped: ${error instanceof Error ? (error.message.split('\n', 1)[0] ?? '') : ''}`);
-          continue;
-        }
-        changeClient(lab, clients++);
-        await round(lab, running, setup.name, results);
-        await running.end();
+    for (const [index, setup] of setups.entries()) {
+      if (skipped.has(setup.name)) continue;
+      let running: Running;
+      try {
+        running = await setup.begin(lab);
+      } catch (error) {
+        skipped.add(setup.name);
+        row(setup.name, `skipped: ${error instanceof Error ? (error.message.split('\n', 1)[0] ?? '') : ''}`);
+        continue;
       }
+      changeClient(lab, index);
+      await round(lab, running, setup.name, results);
+      await running.end();
     }
-    print(results);
   } finally {
     await lab.stop();
   }
+}
+
+async function benchPeers(rounds: number, setups: readonly Setup[]): Promise<void> {
+  const results: Results = new Map();
+  const skipped = new Set<string>();
+  for (let i = 0; i < rounds; i++) await benchRound(setups, results, skipped);
+  print(results);
 }
 
 export async function benchBalance(parts: readonly string[]): Promise<void> {

@@ -75,6 +75,7 @@ async function outage(mode: Mode, { happen }: Failure): Promise<Outage> {
 }
 
 export async function benchFailover(rounds: number): Promise<void> {
+  const all: { failure: string; mode: Mode; outages: readonly Outage[] }[] = [];
   for (const failure of FAILURES) {
     for (const [mode, name] of [
       ['socket', 'encapsulation'],
@@ -90,6 +91,7 @@ export async function benchFailover(rounds: number): Promise<void> {
         );
         continue;
       }
+      all.push({ failure: failure.name, mode, outages });
       const most = (value: (one: Outage) => number): string => Math.max(...outages.map(value)).toFixed(0);
       row(
         `${failure.name}, ${name}: of ${RATE}/s`,
@@ -99,4 +101,5 @@ export async function benchFailover(rounds: number): Promise<void> {
     }
     row(`  keepalived, delay loop 6 s, on paper`, failure.keepalived);
   }
+  process.stdout.write(`${JSON.stringify(all)}\n`);
 }
