@@ -147,9 +147,9 @@ t.test('a port that was closed gets nothing from that moment, before nft is done
   // Until here this process has given nft no time to end; the kernel's groups still have the first member.
   t.equal(lab.fwd.run('nft list ruleset').match(/0 : jump/g)?.length, 4, 'two hashes of two groups');
   t.match(lab.fwd.run('nft list ruleset'), ': jump to_169.254.7.1');
-  const connect = (vip: string): string => lab.client.run(`socat -T1 -u TCP:${vip}:80 STDOUT`);
+  const connect = (vip: string): string => lab.client.run(`socat -T0.3 -u TCP:${vip}:80 STDOUT`);
   const names = Array.from(
-    { length: 40 },
+    { length: 16 },
     (_, index) => connect(index % 2 === 0 ? VIP4 : `[${VIP6}]`).split(' ')[0] ?? '',
   );
   t.same([...new Set(names)].toSorted(), ['ctl2', 'ctl3']);
