@@ -4,6 +4,7 @@
  *     node 10.9.0.2 ----- eth0 10.9.0.1 | forwarder ===== puppets ctl2, ctl3
  */
 import t from 'tap';
+import { MAX_HEARTBEAT_MS } from '../../src/base/limits.js';
 import { createServer, type Server, type Socket } from 'node:net';
 import { Lab, run, shell, until } from '../support/lab.js';
 import { ACK, readTcp, RST, type SeenTcp, SYN, tcpPacket, udpPacket } from '../support/hand-tcp.js';
@@ -22,7 +23,7 @@ interface Scene {
 }
 
 async function setUp(t: { teardown: (undo: () => unknown) => void }): Promise<Scene> {
-  const lab = await Lab.start({ controls: NAMES, permissions: RIGHTS });
+  const lab = await Lab.start({ controls: NAMES, permissions: RIGHTS, heartbeat: MAX_HEARTBEAT_MS });
   t.teardown(() => lab.stop());
   const mac = (line: string): Buffer =>
     Buffer.from(/ether ([0-9a-f:]+)/.exec(line)?.[1]?.replaceAll(':', '') ?? '', 'hex');

@@ -4,6 +4,7 @@
  *     node 10.9.0.2 ----- eth0 10.9.0.1 | forwarder ===== puppet ctl2
  */
 import t from 'tap';
+import { MAX_HEARTBEAT_MS } from '../../src/base/limits.js';
 import { Lab, until } from '../support/lab.js';
 import { withoutRoot } from '../support/netns.js';
 import { VifPuppet } from '../support/vif-puppet.js';
@@ -15,7 +16,7 @@ const RIGHTS = ['ctl1', 'ctl2']
 async function setUp(t: {
   teardown: (undo: () => unknown) => void;
 }): Promise<{ lab: Lab; ctl: VifPuppet; down: number }> {
-  const lab = await Lab.start({ controls: ['ctl1', 'ctl2'], permissions: RIGHTS });
+  const lab = await Lab.start({ controls: ['ctl1', 'ctl2'], permissions: RIGHTS, heartbeat: MAX_HEARTBEAT_MS });
   t.teardown(() => lab.stop());
   const ctl = await VifPuppet.connect(lab, 'ctl2');
   t.teardown(() => ctl.close());

@@ -194,7 +194,7 @@ t.test(
     puppet.close();
     t.match(left(lab), /169\.254\.7\.2.*\/vip.*1/, 'a crash leaves it');
     await lab.startForwarder();
-    t.equal(left(lab), '');
+    t.notMatch(left(lab), /169\.254|1$/, 'the table stays, empty, for connections that may go on');
 
     const second = await VifPuppet.connect(lab, 'ctl2');
     t.teardown(() => second.close());

@@ -14,6 +14,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { HEARTBEAT_MS } from '../../src/base/limits.js';
 import { connectVeth, Netns } from './netns.js';
 
 /** Signals one process, never a group: a pid that is not there, or was not found, throws. */
@@ -34,6 +35,8 @@ export interface LabOptions {
   /** Names of the control devices that have the token; default: ctl1. The first one is mounted by `start`. */
   readonly controls?: readonly string[];
   readonly mountOptions?: string;
+  /** In ms; more than the default where the test itself is a control device, and is busy at times. */
+  readonly heartbeat?: number;
   /** Where the forwarder listens; default: at its address for `ctl`. */
   readonly listen?: string;
   readonly logLevel?: string;
@@ -287,6 +290,7 @@ export class Lab {
       this.config,
       `name: fwd1
 listen: ${this.options.listen ?? 'ws://10.8.0.1:7440'}
+heartbeat: ${this.options.heartbeat ?? HEARTBEAT_MS}
 tokens: { ${tokens} }
 interfaces:
   eth0: ${this.options.eth0 ?? '{ unmatched: host }'}
