@@ -13,7 +13,7 @@ import { constants } from 'node:os';
 import { describe, SystemError } from '../base/errors.js';
 import { PIN_DELAY_MS } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
-import { formatIpAddress, parseIpv4, parseIpv6 } from '../packet/ip-address.js';
+import { formatIpAddress, isLinkLocalIpv6, parseIpAddress } from '../packet/ip-address.js';
 import { Netlink } from '../sys/netlink.js';
 import { readiness, type Source } from '../sys/readiness.js';
 import { type RouteAnswer, RouteRequests, type RouteSpec, type RuleSpec } from '../sys/route-requests.js';
@@ -55,7 +55,7 @@ export class LinkPin {
    * @returns what takes this pin back
    */
   pin(address: string): () => void {
-    const bytes = parseIpv4(address) ?? parseIpv6(address);
+    const bytes = parseIpAddress(address);
     if (bytes === null || isLocal(bytes)) return () => undefined;
     const key = bytes.toString('hex');
     try {
@@ -256,5 +256,5 @@ function isSame(a: RouteSpec, b: RouteSpec): boolean {
 function isLocal(address: Buffer): boolean {
   if (address.length === 4) return address[0] === 127 || (address[0] === 169 && address[1] === 254);
   const isLoopback = address.subarray(0, 15).every((byte) => byte === 0) && address[15] === 1;
-  return isLoopback || (address.readUInt16BE(0) & 0xffc0) === 0xfe80;
+  return isLoopback || isLinkLocalIpv6(address);
 }

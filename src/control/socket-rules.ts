@@ -20,7 +20,7 @@ import {
   parseProtocolAddress,
 } from '../packet/protocol-address.js';
 import type { ProtocolAddress } from '../packet/protocol-address.js';
-import { formatIpAddress } from '../packet/ip-address.js';
+import { addressText } from '../packet/ip-address.js';
 import type { WatchedSocket } from './watched-socket.js';
 
 export interface VifView {
@@ -66,7 +66,7 @@ export function rulesOfVip(socket: WatchedSocket, vip: Buffer): readonly Protoco
   if (socket.ifindex !== 0 || port === 0 || !hasPorts(protocol)) return NONE;
   if (socket.kind !== 'datagram' && (socket.kind !== 'stream' || !socket.listening)) return NONE;
   if (address === null ? !takesFamily(vip, family, v6only) : !vip.equals(address)) return NONE;
-  const text = formatIpAddress(vip, 0, vip.length);
+  const text = addressText(vip);
   return [parseProtocolAddress(`ip:${protocol}:${vip.length === 4 ? text : `[${text}]`}:${port}`)];
 }
 
@@ -83,7 +83,7 @@ function ofAddress(socket: WatchedSocket, vif: VifView, port: string): readonly 
   if (!isOurs && (socket.kind === 'stream' || !(isMulticast(address) || isBroadcast(address)))) return NONE;
   // A raw ICMPv6 socket has an IPv6 address; the kernel lets no other be bound.
   if (protocol === IPPROTO_ICMPV6 && address.length === 4) return NONE;
-  const text = formatIpAddress(address, 0, address.length);
+  const text = addressText(address);
   return [parseProtocolAddress(`ip:${protocol}:${address.length === 4 ? text : `[${text}]`}${port}`)];
 }
 

@@ -9,7 +9,7 @@
 import { describe, hasCode } from '../base/errors.js';
 import { MAX_GROUPS_PER_VIF } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
-import { formatIpAddress } from '../packet/ip-address.js';
+import { addressText } from '../packet/ip-address.js';
 
 export type GroupVerb = 'join' | 'leave';
 
@@ -31,7 +31,7 @@ export class VifGroups {
 
   /** One record of a report. */
   readonly report = (joined: boolean, address: Buffer): void => {
-    const group = formatIpAddress(address, 0, address.length);
+    const group = addressText(address);
     if (isOfEveryHost(group) || this.joined.has(group) === joined) return;
     if (!joined) this.joined.delete(group);
     else if (this.joined.size < MAX_GROUPS_PER_VIF) this.joined.add(group);

@@ -11,7 +11,7 @@
 import { MAX_NEIGHBOUR_QUESTIONS } from '../base/limits.js';
 import { ARP_FRAME_BYTES, ARP_REQUEST, readArp, writeArpReply } from '../packet/arp.js';
 import type { FrameView } from '../packet/headers.js';
-import { formatIpAddress } from '../packet/ip-address.js';
+import { addressText } from '../packet/ip-address.js';
 import { MAC_BYTES, parseMac } from '../packet/mac-address.js';
 import {
   ICMPV6_NEIGHBOR_SOLICITATION,
@@ -71,7 +71,7 @@ export class VifNeighbours {
   }
 
   private ask(target: Buffer, write: Write): void {
-    const address = formatIpAddress(target, 0, target.length);
+    const address = addressText(target);
     const isUnderWay = this.questions.has(address);
     // The kernel asks again by itself.
     if (!isUnderWay && this.questions.size >= MAX_NEIGHBOUR_QUESTIONS) return;

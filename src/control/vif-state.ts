@@ -12,7 +12,7 @@
  * interface is chosen by source address or by the device that a socket is bound to. A tun device has no neighbours, so
  * its routes need no gateway.
  */
-import { parseIpv4, parseIpv6 } from '../packet/ip-address.js';
+import { isLinkLocalIpv6, parseIpAddress } from '../packet/ip-address.js';
 import { parseMac } from '../packet/mac-address.js';
 import type { Family, InterfaceAddress, RouteSpec, RuleSpec } from '../sys/route-requests.js';
 import { MAIN_TABLE } from '../sys/route-requests.js';
@@ -30,7 +30,6 @@ const IFF_UP = 1;
 /** Without IPv6 below this (RFC 8200, 5); the kernel takes it from the device. */
 export const IPV6_MIN_MTU = 1280;
 const NEW_DEVICE_MTU = 1500;
-const LINK_LOCAL_PREFIX = 0xfe80;
 /** What the kernel takes for an IPv6 route without one. */
 const IPV6_DEFAULT_METRIC = 1024;
 
@@ -84,7 +83,7 @@ export function mirrorState(attributes: Attributes, device: VifDevice): MirrorSt
   const onLink = byText(connected, prefixText);
   const routes = [...onLink.values(), ...otherRoutes(attributes.routes ?? [], [...onLink.values()], device)];
   const table = tableOf(device.ifindex);
-  const own = addresses.filter(({ address }) => !isLinkLocal(address));
+  const own = addresses.filter(({ address }) => !isLinkLocalIpv6(address));
   return {
     mac: device.kind === 'tap' ? parseMac(attributes.address) : null,
     mtu,
@@ -165,7 +164,7 @@ function otherRoutes(texts: readonly string[], connected: readonly RouteSpec[], 
 /** As the attributes have them (messages.ts); null for what another version may say. */
 function parseRoute(text: string): { family: Family; gateway: Buffer | null; network: InterfaceAddress | null } | null {
   const [to = '', via, hop = ''] = text.split(' ');
-  const gateway = parseIp(hop);
+  const gateway = parseIpAddress(hop);
   if (to === 'default') return gateway === null ? null : { family: familyOf(gateway), gateway, network: null };
   const network = parsePrefix(to);
   if (network === null || (via !== undefined && (via !== 'via' || gateway === null))) return null;
@@ -183,17 +182,9 @@ function familyOf(address: Buffer): Family {
   return address.length === 4 ? 4 : 6;
 }
 
-function isLinkLocal(address: Buffer): boolean {
-  return address.length === 16 && (address.readUInt16BE(0) & 0xffc0) === LINK_LOCAL_PREFIX;
-}
-
-function parseIp(text: string): Buffer | null {
-  return parseIpv4(text) ?? parseIpv6(text);
-}
-
 function parsePrefix(text: string): InterfaceAddress | null {
   const [ip = '', length = ''] = text.split('/');
-  const address = parseIp(ip);
+  const address = parseIpAddress(ip);
   const prefixLength = /^\d{1,3}$/.test(length) ? Number(length) : -1;
   return address === null || prefixLength < 0 || prefixLength > 8 * address.length ? null : { address, prefixLength };
 }

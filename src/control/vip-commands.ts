@@ -9,7 +9,7 @@
 import { describe, FwdfsError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import type { Opener } from '../fusefs/command-file.js';
-import { formatIpAddress } from '../packet/ip-address.js';
+import { addressText } from '../packet/ip-address.js';
 import { parseOptions } from './command-options.js';
 import type { ForwarderLink } from './forwarder-link.js';
 import { parseExpose } from './vif-commands.js';
@@ -19,7 +19,7 @@ import type { VipRequest, Vips } from './vips.js';
 /** One spelling for each address. @throws FwdfsError bad-command */
 export function canonicalAddress(text: string): string {
   const bytes = addressBytes(text);
-  return formatIpAddress(bytes, 0, bytes.length);
+  return addressText(bytes);
 }
 
 /** @throws FwdfsError bad-command: no addresses, or not of one family */

@@ -12,7 +12,7 @@
 import { constants } from 'node:os';
 import { describe, FwdfsError, SystemError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
-import { parseIpv4, parseIpv6 } from '../packet/ip-address.js';
+import { parseIpAddress } from '../packet/ip-address.js';
 import type { ProtocolAddress } from '../packet/protocol-address.js';
 import { deleteEntries, listEntries } from '../sys/conntrack.js';
 import { ifNameToIndex } from '../sys/libc.js';
@@ -50,7 +50,7 @@ export interface VipPath extends Conversion {
 
 /** @throws FwdfsError bad-command */
 export function addressBytes(text: string): Buffer {
-  const bytes = parseIpv4(text) ?? parseIpv6(text);
+  const bytes = parseIpAddress(text);
   if (bytes === null) throw new FwdfsError('bad-command', `${JSON.stringify(text)} is no IPv4 or IPv6 address`);
   return bytes;
 }

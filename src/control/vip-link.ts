@@ -5,7 +5,7 @@
  */
 import { isIP } from 'node:net';
 import { FwdfsError, SystemError } from '../base/errors.js';
-import { formatIpAddress, parseIpv4, parseIpv6 } from '../packet/ip-address.js';
+import { addressText, isLinkLocalIpv6, parseIpAddress } from '../packet/ip-address.js';
 import { formatMac } from '../packet/mac-address.js';
 import { ifNameToIndex } from '../sys/libc.js';
 import type { RouteAnswer, RouteRequests } from '../sys/route-requests.js';
@@ -45,7 +45,7 @@ export function vipLink(
 
 function routeTo(requests: RouteRequests, remoteAddress: string): RouteAnswer {
   const [text = '', zone = ''] = remoteAddress.split('%');
-  const bytes = parseIpv4(text) ?? parseIpv6(text);
+  const bytes = parseIpAddress(text);
   if (bytes === null) throw new FwdfsError('not-on-link', 'the forwarder is reached by no IP address');
   try {
     return requests.routeTo(bytes, 0, zone === '' ? 0 : ifNameToIndex(zone));
@@ -64,10 +64,6 @@ function ownAddress(
 ): string | undefined {
   if (isIP(localAddress) === family && !localAddress.includes('%')) return localAddress;
   const addresses = requests.addresses(ifindex).map(({ address }) => address);
-  const found = addresses.find((one) => (family === 4 ? one.length === 4 : isLinkLocal(one)));
-  return found === undefined ? undefined : formatIpAddress(found, 0, found.length);
-}
-
-function isLinkLocal(address: Buffer): boolean {
-  return address.length === 16 && (address.readUInt16BE(0) & 0xffc0) === 0xfe80;
+  const found = addresses.find((one) => (family === 4 ? one.length === 4 : isLinkLocalIpv6(one)));
+  return found === undefined ? undefined : addressText(found);
 }

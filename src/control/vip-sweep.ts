@@ -8,7 +8,7 @@
  */
 import { describe, hasCode } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
-import { formatIpAddress } from '../packet/ip-address.js';
+import { addressText } from '../packet/ip-address.js';
 import { ifNameToIndex } from '../sys/libc.js';
 import { deleteTable, listTables, type NftTable } from '../sys/nftables.js';
 import { RouteRequests } from '../sys/route-requests.js';
@@ -61,5 +61,5 @@ async function sweepOne(requests: RouteRequests, vip: string, tables: readonly N
 }
 
 function textOf(address: Buffer | null): string | null {
-  return address === null ? null : formatIpAddress(address, 0, address.length);
+  return address === null ? null : addressText(address);
 }

@@ -141,9 +141,8 @@ export class Delivery {
     const { sockets } = this.rules;
     this.through = null;
     const handle = flows.received(view, frame);
-    const isError = flows.isError;
     if (handle >= 0 && flows.isLost(handle)) {
-      if (!isError) this.resets.segment(view, frame);
+      if (!flows.isError) this.resets.segment(view, frame);
       this.dealt = true;
       return null;
     }
@@ -154,7 +153,9 @@ export class Delivery {
       const stays = this.through === null || flows.protocol(handle) === IPPROTO_TCP;
       if (stays || (owner.peer.active && !owner.peer.silent && !sockets.hasVips)) return owner;
     }
-    if (sockets.size === 0 || key.read(view, frame, SIDE.RECEIVED) === FLOW.NONE) return owner;
+    const kind = sockets.size === 0 ? FLOW.NONE : key.read(view, frame, SIDE.RECEIVED);
+    if (kind === FLOW.NONE) return owner;
+    const isError = kind === FLOW.ERROR;
     const opens = !isError && (key.protocol !== IPPROTO_TCP || isSyn(view, frame));
     const served = sockets.find(key.protocol, key.localPort, frame, key.local, key.addressLength, opens);
     if (served === SERVED.BY_KERNEL) {

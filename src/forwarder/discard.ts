@@ -19,7 +19,7 @@
  * only our chain, their rules still apply.
  */
 import { FwdfsError } from '../base/errors.js';
-import { formatIpAddress, IPV4_ADDRESS_BYTES } from '../packet/ip-address.js';
+import { addressText, IPV4_ADDRESS_BYTES } from '../packet/ip-address.js';
 import type { ProtocolAddress } from '../packet/protocol-address.js';
 import { applyRuleset, deleteTable, dropTable, readCounters } from '../sys/nftables.js';
 
@@ -165,7 +165,7 @@ function ruleFor(protocol: ProtocolAddress, verdict: string): string[] {
   const words: string[] = [];
   if (address !== null) {
     const family = address.length === IPV4_ADDRESS_BYTES ? 'ip' : 'ip6';
-    words.push(`${family} daddr ${formatIpAddress(address, 0, address.length)}`);
+    words.push(`${family} daddr ${addressText(address)}`);
   }
   words.push(`meta l4proto { ${protocol.protocols.join(', ')} }`);
   if (portLow >= 0) words.push(`th dport ${portLow === portHigh ? portLow : `${portLow}-${portHigh}`}`);

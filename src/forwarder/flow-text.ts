@@ -1,5 +1,5 @@
 /** A flow as a row of `.tables/flow`. */
-import { formatIpAddress, IPV4_ADDRESS_BYTES } from '../packet/ip-address.js';
+import { addressText, IPV4_ADDRESS_BYTES } from '../packet/ip-address.js';
 import { parseProtocolAddress } from '../packet/protocol-address.js';
 import type { Rule } from './distribution-table.js';
 import { stateText } from './flow-state.js';
@@ -29,7 +29,7 @@ export interface FlowRow {
 }
 
 function end(address: Buffer, port: number): string {
-  const text = formatIpAddress(address, 0, address.length);
+  const text = addressText(address);
   if (port === 0) return text;
   return address.length === IPV4_ADDRESS_BYTES ? `${text}:${port}` : `[${text}]:${port}`;
 }

@@ -12,7 +12,7 @@ import { Counters } from '../base/counters.js';
 import { describe, FwdfsError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import type { LinkType } from '../packet/headers.js';
-import { formatIpAddress, parseIpv4, parseIpv6 } from '../packet/ip-address.js';
+import { addressText, requireIpAddress } from '../packet/ip-address.js';
 import { holdName } from '../sys/name-lock.js';
 import type { Answer, Message, MessageArgs } from '../tunnel/messages.js';
 import { TunnelServer } from '../tunnel/server.js';
@@ -64,7 +64,7 @@ export class Forwarder implements SessionHandler {
       peers: () => this.peers.values(),
       withdraw: (peer, vip, reason, code) => {
         this.transfer.removeVip(peer, vip);
-        const text = formatIpAddress(vip, 0, vip.length);
+        const text = addressText(vip);
         this.sessionOf(peer)?.send('address-conversion-withdrawal', { vip: text, reason, code });
       },
       log,
@@ -208,10 +208,9 @@ export class Forwarder implements SessionHandler {
     peer: Peer,
     { vip }: Message<'address-conversion-deletion-request'>,
   ): Promise<Message<'address-conversion-deletion-response'>> {
-    const address = parseIpv4(vip) ?? parseIpv6(vip);
-    if (address === null) throw new FwdfsError('bad-message', `${JSON.stringify(vip)} is no address`);
+    const address = requireIpAddress(vip);
     this.transfer.removeVip(peer, address);
-    await this.vips.unregister(peer, vip);
+    await this.vips.unregister(peer, address);
     return { vip };
   }
 

@@ -7,7 +7,7 @@
 import { describe, FwdfsError } from '../base/errors.js';
 import { MAX_GROUPS_PER_VIF } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
-import { formatIpAddress, IPV4_ADDRESS_BYTES, parseIpv4, parseIpv6 } from '../packet/ip-address.js';
+import { addressText, IPV4_ADDRESS_BYTES, parseIpAddress } from '../packet/ip-address.js';
 import { joinGroup } from '../sys/group-socket.js';
 import { sys } from '../sys/libc.js';
 import type { VifEnd } from './distribution-table.js';
@@ -22,7 +22,7 @@ interface Membership {
 
 /** @throws FwdfsError bad-message for what is no group */
 function parseGroup(text: string): Buffer {
-  const group = parseIpv4(text) ?? parseIpv6(text);
+  const group = parseIpAddress(text);
   const first = group?.[0] ?? 0;
   const isGroup = group?.length === IPV4_ADDRESS_BYTES ? first >= 224 && first <= 239 : first === 0xff;
   if (group === null || !isGroup) throw new FwdfsError('bad-message', `${JSON.stringify(text)} is no multicast group`);
@@ -43,7 +43,7 @@ export class Groups {
   /** @throws FwdfsError bad-message, too-many; SystemError */
   join(vif: VifEnd, interfaceName: string, text: string): void {
     const group = parseGroup(text);
-    const key = `${interfaceName} ${formatIpAddress(group, 0, group.length)}`;
+    const key = `${interfaceName} ${addressText(group)}`;
     const known = this.memberships.get(key);
     if (known?.vifs.has(vif)) return;
     if (this.countOf(vif) >= MAX_GROUPS_PER_VIF) {
@@ -61,7 +61,7 @@ export class Groups {
   /** Also one that it is not in. @throws FwdfsError bad-message */
   leave(vif: VifEnd, interfaceName: string, text: string): void {
     const group = parseGroup(text);
-    this.drop(`${interfaceName} ${formatIpAddress(group, 0, group.length)}`, vif);
+    this.drop(`${interfaceName} ${addressText(group)}`, vif);
   }
 
   leaveAll(vif: VifEnd): void {

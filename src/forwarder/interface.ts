@@ -10,7 +10,7 @@ import { Counters } from '../base/counters.js';
 import { describe } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import type { LinkType } from '../packet/headers.js';
-import { parseIpv4, parseIpv6 } from '../packet/ip-address.js';
+import { parseIpAddress } from '../packet/ip-address.js';
 import { type Link, pcapLinkType } from '../sys/links.js';
 import { PacketReceiver, PacketTransmitter } from '../sys/packet-socket.js';
 import { RawSender } from '../sys/raw-sender.js';
@@ -51,7 +51,7 @@ function ownAddresses(link: Link): OwnAddresses {
   const ip: Buffer[] = [];
   for (const prefix of [...link.inet, ...link.inet6]) {
     const text = prefix.split('/')[0] ?? '';
-    const address = parseIpv4(text) ?? parseIpv6(text);
+    const address = parseIpAddress(text);
     if (address !== null) ip.push(address);
   }
   return { mac: Buffer.from(link.address.replaceAll(':', ''), 'hex'), ip };

@@ -4,7 +4,7 @@
  */
 import { FwdfsError, SystemError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
-import { parseIpv4, parseIpv6 } from '../packet/ip-address.js';
+import { requireIpAddress } from '../packet/ip-address.js';
 import type { Message } from '../tunnel/messages.js';
 import { Groups } from './groups.js';
 import type { Interfaces } from './interfaces.js';
@@ -60,8 +60,7 @@ export class VifControl {
   ): Promise<Message<'neighbour-response'>> {
     const { interfaces, neighbours, reception } = this.options;
     const index = interfaces.get(name).present?.index ?? 0;
-    const address = parseIpv4(text) ?? parseIpv6(text);
-    if (address === null) throw new FwdfsError('bad-message', `${JSON.stringify(text)} is no address`);
+    const address = requireIpAddress(text);
     if (!reception.tunnelsOf(peer).some((tunnel) => tunnel.interface === name && tunnel.wayBack !== null)) {
       throw new FwdfsError('no-such-vif', `${peer.identity} has no virtual IF of ${name}`);
     }

@@ -18,7 +18,7 @@ import { randomInt } from 'node:crypto';
 import { describe, type ErrorCode, FwdfsError, SystemError } from '../base/errors.js';
 import { MAX_VIPS_PER_CONTROL, RESUME_TIME_MS, VIP_PLACE_MS } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
-import { parseIpv4, parseIpv6 } from '../packet/ip-address.js';
+import { addressText, requireIpAddress } from '../packet/ip-address.js';
 import { formatMac, parseMac } from '../packet/mac-address.js';
 import { IPPROTO_TCP } from '../packet/protocol-address.js';
 import { RouteRequests } from '../sys/route-requests.js';
@@ -35,7 +35,7 @@ import { VipKernel } from './vip-kernel.js';
 import { VipLeft } from './vip-left.js';
 import { VipPlacing } from './vip-placing.js';
 import { dropSenderRoutes, findLink, senderRoute } from './vip-link.js';
-import { addressText, isAway, type Registration, type VipPort, VipRegistrations } from './vip-registrations.js';
+import { isAway, type Registration, type VipPort, VipRegistrations } from './vip-registrations.js';
 import { SenderSearch } from './vip-sender.js';
 
 /** Interfaces with their addresses; see Interfaces. */
@@ -59,13 +59,6 @@ export interface VipConversionOptions {
   readonly resumeTime?: number;
   /** How long a link that came back is tried. Default VIP_PLACE_MS. */
   readonly placeTime?: number;
-}
-
-/** @throws FwdfsError bad-message */
-function parseAddress(text: string): Buffer {
-  const address = parseIpv4(text) ?? parseIpv6(text);
-  if (address === null) throw new FwdfsError('bad-message', `${JSON.stringify(text)} is no address`);
-  return address;
 }
 
 export class VipConversion {
@@ -97,7 +90,7 @@ export class VipConversion {
   /** Removes what a crash left, but for connections: vip-left.ts. @throws FwdfsError host-lacks without nft; SystemError */
   async sweep(): Promise<void> {
     const { senders, reception } = await this.kernel.sweep();
-    for (const text of senders) dropSenderRoutes(this.routes, parseAddress(text));
+    for (const text of senders) dropSenderRoutes(this.routes, requireIpAddress(text));
     this.left.keep(senders, reception, async () => {
       await this.track(this.left.giveUpAll());
       this.afterwards(() => Promise.resolve());
@@ -112,7 +105,7 @@ export class VipConversion {
     peer: Peer,
     fields: Message<'address-conversion-request'>,
   ): Promise<Message<'address-conversion-response'>> {
-    const [vip, sender, nextHop] = [fields.vip, fields.sender, fields.nextHop].map(parseAddress) as [
+    const [vip, sender, nextHop] = [fields.vip, fields.sender, fields.nextHop].map(requireIpAddress) as [
       Buffer,
       Buffer,
       Buffer,
@@ -159,8 +152,7 @@ export class VipConversion {
   }
 
   /** No error for one that is not there. The rules of the address are the caller's to remove. */
-  async unregister(peer: Peer, vip: string): Promise<void> {
-    const address = parseAddress(vip);
+  async unregister(peer: Peer, address: Buffer): Promise<void> {
     this.search.end(peer, address);
     const registration = this.registrations.find(peer, address);
     if (registration !== undefined) await this.drop(registration);

@@ -6,8 +6,8 @@
  *          --take by another one--> given up first
  *          --RESUME_TIME_MS--> given up: its control device did not come back
  */
-import { parseIpv4, parseIpv6 } from '../packet/ip-address.js';
-import { addressText, type Registration } from './vip-registrations.js';
+import { addressText, parseIpAddress } from '../packet/ip-address.js';
+import { type Registration } from './vip-registrations.js';
 import { comment } from './vip-ruleset.js';
 
 /** By whom an address was registered. */
@@ -29,7 +29,7 @@ export class VipLeft {
   }
 
   get senders(): Buffer[] {
-    return [...this.owners.keys()].flatMap((text) => parseIpv4(text) ?? parseIpv6(text) ?? []);
+    return [...this.owners.keys()].flatMap((text) => parseIpAddress(text) ?? []);
   }
 
   /** @param reception rows of vip_reception: sender, virtual IP address, control device, … @param late ran out of time */

@@ -9,7 +9,7 @@
  *     so nobody is asked for it
  */
 import { FwdfsError, SystemError } from '../base/errors.js';
-import { IPV4_ADDRESS_BYTES, parseIpv4, parseIpv6 } from '../packet/ip-address.js';
+import { IPV4_ADDRESS_BYTES, isLinkLocalIpv6, parseIpAddress } from '../packet/ip-address.js';
 import { ifNameToIndex } from '../sys/libc.js';
 import { MAIN_TABLE, type RouteAnswer, type RouteRequests, type RouteSpec } from '../sys/route-requests.js';
 
@@ -22,9 +22,6 @@ export interface VipLink {
   readonly address: Buffer;
 }
 
-const isLinkLocal = (address: Buffer): boolean =>
-  address.length !== IPV4_ADDRESS_BYTES && (address.readUInt16BE(0) & 0xffc0) === 0xfe80;
-
 /**
  * @param remote where the control device's session comes from, a zone included
  * @param nextHop the control device's address on the link, of the virtual IP address' family
@@ -32,10 +29,10 @@ const isLinkLocal = (address: Buffer): boolean =>
  */
 export function findLink(requests: RouteRequests, remote: string, nextHop: Buffer): VipLink {
   const [text = '', zone = ''] = remote.split('%');
-  const address = parseIpv4(text) ?? parseIpv6(text);
+  const address = parseIpAddress(text);
   if (address === null) throw new FwdfsError('not-on-link', 'the control device is not reached by IP');
   const way = onLinkWay(requests, address, () => (zone === '' ? 0 : ifNameToIndex(zone)));
-  const hop = onLinkWay(requests, nextHop, () => (isLinkLocal(nextHop) ? way.ifindex : 0));
+  const hop = onLinkWay(requests, nextHop, () => (isLinkLocalIpv6(nextHop) ? way.ifindex : 0));
   const device = requests.device(way.ifindex);
   if (hop.ifindex !== way.ifindex || device === null) {
     throw new FwdfsError('not-on-link', 'the next hop of the control device is on another link than its session');

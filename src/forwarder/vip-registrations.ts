@@ -5,7 +5,7 @@
  *     registration  (peer, vip) -> sender address, link         port  (registration, protocol, port) -> rules
  */
 import { FwdfsError } from '../base/errors.js';
-import { formatIpAddress, IPV4_ADDRESS_BYTES } from '../packet/ip-address.js';
+import { IPV4_ADDRESS_BYTES } from '../packet/ip-address.js';
 import type { Rule } from './rule.js';
 import type { Peer } from './peer.js';
 import type { Grant } from './permission-table.js';
@@ -36,8 +36,6 @@ export interface Registration {
   /** By protocol and port. */
   readonly ports: Map<string, VipPort>;
 }
-
-export const addressText = (address: Buffer): string => formatIpAddress(address, 0, address.length);
 
 /** It gets nothing just now; see Peer. */
 export const isAway = (peer: Peer): boolean => !peer.active || peer.silent;

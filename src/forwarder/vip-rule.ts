@@ -4,7 +4,7 @@
  */
 import { FwdfsError } from '../base/errors.js';
 import type { LinkType } from '../packet/headers.js';
-import { parseIpv4, parseIpv6 } from '../packet/ip-address.js';
+import { parseIpAddress } from '../packet/ip-address.js';
 import { parseProtocolAddress } from '../packet/protocol-address.js';
 import type { Message } from '../tunnel/messages.js';
 import { newRule, type Rule } from './rule.js';
@@ -13,7 +13,7 @@ import type { Peer } from './peer.js';
 /** @throws FwdfsError bad-message, bad-protocol-address */
 export function vipRule(peer: Peer, fields: Message<'transfer-request'>, linkType: LinkType): Rule {
   const vipText = fields.vip ?? '';
-  const vip = parseIpv4(vipText) ?? parseIpv6(vipText);
+  const vip = parseIpAddress(vipText);
   const protocol = parseProtocolAddress(fields.protocol);
   if (vip === null || protocol.portLow < 0 || protocol.address?.equals(vip) !== true) {
     throw new FwdfsError('bad-message', `${protocol.text} is no port of a virtual IP address ${vipText}`);

@@ -24,7 +24,7 @@
  * before that.
  */
 import { MAX_VIP_SLOTS, VIP_AWAY_MS, VIP_RESET_MS } from '../base/limits.js';
-import { formatIpAddress, IPV4_ADDRESS_BYTES } from '../packet/ip-address.js';
+import { addressText, IPV4_ADDRESS_BYTES } from '../packet/ip-address.js';
 import { formatMac } from '../packet/mac-address.js';
 import type { ProtocolAddress } from '../packet/protocol-address.js';
 import { dropTable } from '../sys/nftables.js';
@@ -79,7 +79,6 @@ export interface VipRuleset {
   readonly sets: readonly string[];
 }
 
-const textOf = (address: Buffer): string => formatIpAddress(address, 0, address.length);
 const isIpv4 = (address: Buffer): boolean => address.length === IPV4_ADDRESS_BYTES;
 const FAMILIES = [
   { digit: '4', ip: 'ip', type: 'ipv4_addr', isOurs: isIpv4 },
@@ -105,7 +104,7 @@ export function slotsOf(members: readonly VipMember[]): Buffer[] {
 }
 
 /** Names of what belongs to a sender. */
-const nameFor = (what: string, sender: Buffer): string => `${what}_${textOf(sender).replaceAll(':', '_')}`;
+const nameFor = (what: string, sender: Buffer): string => `${what}_${addressText(sender).replaceAll(':', '_')}`;
 /** Vip, protocol and port that a sender takes no more. */
 export const awaySet = (sender: Buffer): string => nameFor('away', sender);
 
@@ -121,21 +120,21 @@ function groupsOf(members: readonly VipMember[]): Group[] {
   const groups = new Map<string, VipMember[]>();
   for (const member of members) {
     if (member.weight === 0) continue;
-    const key = `${quoted(member.interface)} . ${textOf(member.vip)} . ${member.protocol} . ${member.port}`;
+    const key = `${quoted(member.interface)} . ${addressText(member.vip)} . ${member.protocol} . ${member.port}`;
     groups.set(key, [...(groups.get(key) ?? []), member]);
   }
   return [...groups].map(([key, of]) => {
     const { vip, protocol, port, interface: name } = of[0]!;
     // An interface may have characters that no identifier of nft has.
-    const where = `${textOf(vip).replaceAll(':', '_')}_${Buffer.from(name).toString('hex')}`;
+    const where = `${addressText(vip).replaceAll(':', '_')}_${Buffer.from(name).toString('hex')}`;
     return { key, vip, slots: slotsOf(of), chain: `p${protocol}_${port}_at_${where}` };
   });
 }
 
 function setLines(model: VipModel, { digit, type, isOurs }: FamilyWords): string[] {
   const senders = model.senders.filter(({ sender }) => isOurs(sender));
-  const named = senders.map(({ sender, control }) => `${textOf(sender)} comment ${comment(control)}`);
-  const links = senders.map(({ sender, mac, link }) => `${textOf(sender)} . ${formatMac(mac)} . ${quoted(link)}`);
+  const named = senders.map(({ sender, control }) => `${addressText(sender)} comment ${comment(control)}`);
+  const links = senders.map(({ sender, mac, link }) => `${addressText(sender)} . ${formatMac(mac)} . ${quoted(link)}`);
   const set = (name: string, of: string, elements: readonly string[]): string[] => [
     `  set ${name}${digit} {`,
     `    type ${of}`,
@@ -171,10 +170,10 @@ function forwardRules(model: VipModel): string[] {
   for (const { digit, ip, isOurs } of FAMILIES) {
     const counted = model.members
       .filter(({ sender }) => isOurs(sender))
-      .map(({ sender, protocol, port, id }) => `${textOf(sender)} . ${protocol} . ${port} : "rule_${id}"`);
+      .map(({ sender, protocol, port, id }) => `${addressText(sender)} . ${protocol} . ${port} : "rule_${id}"`);
     const from = model.senders
       .filter(({ sender }) => isOurs(sender))
-      .map((one) => `${textOf(one.sender)} : jump ${outgoingChain(one).name}`);
+      .map((one) => `${addressText(one.sender)} : jump ${outgoingChain(one).name}`);
     if (counted.length > 0) rules.push(`counter name ${ip} daddr . meta l4proto . th dport map ${braces(counted)}`);
     if (from.length === 0) continue;
     rules.push(
@@ -205,7 +204,7 @@ function wayTo(sender: Buffer): { name: string; rules: string[]; lines: string[]
   const set = awaySet(sender);
   return {
     name: nameFor('to', sender),
-    rules: [`${ip} daddr . meta l4proto . th dport @${set} return`, `dnat ${ip} to ${textOf(sender)}`],
+    rules: [`${ip} daddr . meta l4proto . th dport @${set} return`, `dnat ${ip} to ${addressText(sender)}`],
     lines: [
       `  set ${set} {`,
       `    type ${type} . inet_proto . inet_service`,
@@ -259,7 +258,7 @@ export function vipRuleset(table: string, model: VipModel): VipRuleset {
     ...FAMILIES.flatMap(({ ip, isOurs }) => {
       const back = model.senders
         .filter(({ sender }) => isOurs(sender))
-        .map(({ sender, vip }) => `${textOf(sender)} : ${textOf(vip)}`);
+        .map(({ sender, vip }) => `${addressText(sender)} : ${addressText(vip)}`);
       return back.length === 0 ? [] : [`snat ${ip} to ${ip} saddr map ${braces(back)}`];
     }),
   ]);

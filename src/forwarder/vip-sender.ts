@@ -10,12 +10,12 @@
  * Behind a gateway nobody can be asked.
  */
 import { FwdfsError, SystemError } from '../base/errors.js';
-import { IPV4_ADDRESS_BYTES, parseIpv4, parseIpv6 } from '../packet/ip-address.js';
+import { addressText, IPV4_ADDRESS_BYTES, isLinkLocalIpv6, parseIpAddress } from '../packet/ip-address.js';
 import { isByDefaultRoute } from '../sys/default-route.js';
 import type { RouteAnswer, RouteRequests } from '../sys/route-requests.js';
 import type { NeighbourTable } from './neighbours.js';
 import type { Peer } from './peer.js';
-import { addressText, type Registration } from './vip-registrations.js';
+import { type Registration } from './vip-registrations.js';
 
 /** For whom an address is looked at. */
 type Asked = Pick<Registration, 'peer' | 'vip' | 'sender'>;
@@ -25,7 +25,7 @@ export function isNoHost(address: Buffer): boolean {
   const [first = 0] = address;
   if (address.length === IPV4_ADDRESS_BYTES) return first === 0 || first === 127 || first >= 224;
   const isEmbedded = address.subarray(0, 10).every((byte) => byte === 0);
-  return isEmbedded || first === 0xff || (address.readUInt16BE(0) & 0xffc0) === 0xfe80;
+  return isEmbedded || first === 0xff || isLinkLocalIpv6(address);
 }
 
 /** Whether it is the first or the last address of a network of IPv4. */
@@ -94,7 +94,7 @@ export class SenderSearch {
 
 function bytesOf(text: string): Buffer | null {
   const [bare = ''] = text.split('%');
-  return parseIpv4(bare) ?? parseIpv6(bare);
+  return parseIpAddress(bare);
 }
 
 /** null: none, or one that leads nowhere. */

@@ -7,7 +7,7 @@
  *     +--------+--------+-----+-----+--------+-------------+------------+-------------+------------+
  */
 import { ETHERNET_HEADER_BYTES, ETHERTYPE_IPV4 } from './headers.js';
-import { formatIpAddress, IPV4_ADDRESS_BYTES } from './ip-address.js';
+import { addressText, IPV4_ADDRESS_BYTES } from './ip-address.js';
 import { formatMac, MAC_BYTES, writeEthernetHeader } from './mac-address.js';
 import { ETHERTYPE_ARP } from './protocol-address.js';
 
@@ -90,7 +90,7 @@ export function writeArpReply(out: Buffer, offset: number, request: ArpMessage, 
 
 /** One line for a log: `arp request 10.0.0.2 from 10.0.0.1 02:00:00:00:00:01`. */
 export function formatArp({ operation, senderMac, senderIp, targetIp }: ArpMessage): string {
-  const ip = (address: Buffer): string => formatIpAddress(address, 0, address.length);
+  const ip = (address: Buffer): string => addressText(address);
   const sender = `${ip(senderIp)} ${formatMac(senderMac)}`;
   if (operation === ARP_REQUEST) return `arp request ${ip(targetIp)} from ${sender}`;
   return operation === ARP_REPLY ? `arp reply ${sender}` : `arp operation ${operation} from ${sender}`;

@@ -5,6 +5,7 @@
  * spelling on the way out: dotted quad, or RFC 5952 (lower case, longest run of zero groups compressed).
  */
 import { isIPv4, isIPv6 } from 'node:net';
+import { FwdfsError } from '../base/errors.js';
 
 export const IPV4_ADDRESS_BYTES = 4;
 export const IPV6_ADDRESS_BYTES = 16;
@@ -28,6 +29,23 @@ export function parseIpv6(text: string): Buffer | null {
   head.forEach((group, index) => bytes.writeUInt16BE(group, 2 * index));
   tail.forEach((group, index) => bytes.writeUInt16BE(group, IPV6_ADDRESS_BYTES - 2 * (tail.length - index)));
   return isMapped(bytes) ? Buffer.from(bytes.subarray(12)) : bytes;
+}
+
+/** Bytes of an address of either family, null for anything else. */
+export function parseIpAddress(text: string): Buffer | null {
+  return parseIpv4(text) ?? parseIpv6(text);
+}
+
+/** Bytes of an address that a message carries. @throws FwdfsError bad-message */
+export function requireIpAddress(text: string): Buffer {
+  const address = parseIpAddress(text);
+  if (address === null) throw new FwdfsError('bad-message', `${JSON.stringify(text)} is no address`);
+  return address;
+}
+
+/** fe80::/10 (RFC 4291, 2.5.6). */
+export function isLinkLocalIpv6(address: Buffer): boolean {
+  return address.length === IPV6_ADDRESS_BYTES && (address.readUInt16BE(0) & 0xffc0) === 0xfe80;
 }
 
 /** The 16-bit groups of one side of `::`; a dotted quad at its end is two of them. */
@@ -59,6 +77,9 @@ export function formatIpAddress(bytes: Uint8Array, offset: number, length: numbe
   if (count < 2) return hex.join(':');
   return `${hex.slice(0, start).join(':')}::${hex.slice(start + count).join(':')}`;
 }
+
+/** The one spelling of a whole buffer of 4 or 16 bytes. */
+export const addressText = (address: Uint8Array): string => formatIpAddress(address, 0, address.length);
 
 /** Start and length of the longest run of zeros, the first of equal ones (RFC 5952, 4.2.3). */
 function longestZeros(words: readonly number[]): [start: number, count: number] {

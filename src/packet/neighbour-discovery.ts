@@ -10,7 +10,7 @@
  */
 import { invert, pseudoHeaderSum, storeWord, sum } from './checksum.js';
 import { ETHERNET_HEADER_BYTES, ETHERTYPE_IPV6, type FrameView, IPV6_HEADER_BYTES } from './headers.js';
-import { formatIpAddress, IPV6_ADDRESS_BYTES } from './ip-address.js';
+import { addressText, IPV6_ADDRESS_BYTES } from './ip-address.js';
 import { formatMac, MAC_BYTES, writeEthernetHeader } from './mac-address.js';
 import { IPPROTO_ICMPV6 } from './protocol-address.js';
 
@@ -152,7 +152,7 @@ export function writeAdvertisement(
 /** One line for a log: `neighbor solicitation fe80::2 from fe80::1 02:00:00:00:00:01`. */
 export function formatNeighbor({ type, source, target, mac }: NeighborMessage): string {
   const name = type === ICMPV6_NEIGHBOR_SOLICITATION ? 'solicitation' : 'advertisement';
-  const ip = (address: Buffer): string => formatIpAddress(address, 0, address.length);
+  const ip = (address: Buffer): string => addressText(address);
   return `neighbor ${name} ${ip(target)} from ${ip(source)}${mac === null ? '' : ` ${formatMac(mac)}`}`;
 }
 

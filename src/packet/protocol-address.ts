@@ -13,7 +13,7 @@
  * The unspecified addresses 0.0.0.0 and [::] are what a socket bound to any address shows, so they mean no address.
  */
 import { FwdfsError } from '../base/errors.js';
-import { formatIpAddress, IPV4_ADDRESS_BYTES, parseIpv4, parseIpv6 } from './ip-address.js';
+import { addressText, IPV4_ADDRESS_BYTES, parseIpv4, parseIpv6 } from './ip-address.js';
 
 /** IP protocol numbers (IANA) that have a name here. */
 export const IPPROTO_ICMP = 1;
@@ -151,7 +151,7 @@ function ipAddress(
   }
   let canonical = name;
   if (address !== null) {
-    const spelling = formatIpAddress(address, 0, address.length);
+    const spelling = addressText(address);
     canonical += address.length === IPV4_ADDRESS_BYTES ? `:${spelling}` : `:[${spelling}]`;
   }
   if (portLow >= 0) canonical += portLow === portHigh ? `:${portLow}` : `:${portLow}-${portHigh}`;

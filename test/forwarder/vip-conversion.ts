@@ -601,7 +601,7 @@ t.test('requests that can not be are refused, each with its code', root, async (
     lab.log.lines.filter(({ level }) => level === 'error'),
     [],
   );
-  await lab.vips.unregister(peer, VIP4);
-  await lab.vips.unregister(peer, VIP4);
+  await lab.vips.unregister(peer, parseIpv4(VIP4)!);
+  await lab.vips.unregister(peer, parseIpv4(VIP4)!);
   t.same(await lab.vips.rows('vip_reception'), []);
 });

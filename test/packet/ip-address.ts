@@ -2,7 +2,15 @@
 import { SocketAddress } from 'node:net';
 import fc from 'fast-check';
 import t from 'tap';
-import { formatIpAddress, parseIpv4, parseIpv6 } from '../../src/packet/ip-address.js';
+import {
+  addressText,
+  formatIpAddress,
+  isLinkLocalIpv6,
+  parseIpAddress,
+  parseIpv4,
+  parseIpv6,
+  requireIpAddress,
+} from '../../src/packet/ip-address.js';
 
 t.test('an IPv4 address goes to bytes and back', async (t) => {
   t.same([...(parseIpv4('192.0.2.255') ?? [])], [192, 0, 2, 255]);
@@ -61,4 +69,19 @@ t.test('any 16 bytes survive text and back, and Node reads the text as the same 
       return back !== null && same !== null && back.equals(mapped ? bytes.subarray(12) : bytes) && same.equals(back);
     }),
   );
+});
+
+t.test('an address of either family, whole, and what is none', async (t) => {
+  for (const text of ['10.0.0.1', 'fe80::1', '2001:db8::']) t.equal(addressText(parseIpAddress(text)!), text);
+  t.equal(parseIpAddress('eth0'), null);
+  t.equal(parseIpAddress('fe80::1%eth0'), null);
+  t.same(requireIpAddress('10.0.0.1'), Buffer.from([10, 0, 0, 1]));
+  t.throws(() => requireIpAddress('eth0'), { code: 'bad-message' });
+});
+
+t.test('link-local are fe80 to febf, and nothing of IPv4', async (t) => {
+  const are = ['fe80::1', 'febf::1', 'fec0::1', 'ff80::1', '169.254.0.1'].map((text) =>
+    isLinkLocalIpv6(parseIpAddress(text)!),
+  );
+  t.same(are, [true, true, false, false, false]);
 });

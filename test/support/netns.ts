@@ -2,7 +2,9 @@
  * Network namespaces for tests. Names carry a prefix and the process id, so that two runs can be side by side; they go with
  * the process at the latest.
  *
- * `enter` moves the main thread, and with it the sockets and child processes that are made from then on.
+ * `enter` moves the main thread, and with it the sockets and child processes that are made from then on. Its way out leads to
+ * an empty namespace and never back to the machine's: a test that timed out may go on after its teardown, and what it still
+ * does to a kernel is not to be done to this one's.
  */
 import { execFileSync } from 'node:child_process';
 import { CLONE_NEWNET, must, O, sys } from '../../src/sys/libc.js';
@@ -40,25 +42,35 @@ export class Netns {
     return execute([...this.prefix, ...line.split(' ')]);
   }
 
-  /** Moves the main thread in. @returns the way back */
+  /** Moves the main thread in, for good as far as the machine's own namespace is concerned. @returns the way out */
   enter(): () => void {
+    const back = this.moveIn();
+    return () => {
+      must('unshare', sys.unshare(CLONE_NEWNET));
+      back.forget();
+    };
+  }
+
+  private moveIn(): { readonly go: () => void; readonly forget: () => void } {
     const home = must('open', sys.open('/proc/thread-self/ns/net', O.RDONLY | O.CLOEXEC));
     const fd = must('open', sys.open(`/run/netns/${this.name}`, O.RDONLY | O.CLOEXEC));
     must('setns', sys.setns(fd, CLONE_NEWNET));
     sys.close(fd);
-    return () => {
+    const forget = (): void => void sys.close(home);
+    const go = (): void => {
       must('setns', sys.setns(home, CLONE_NEWNET));
-      sys.close(home);
+      forget();
     };
+    return { go, forget };
   }
 
-  /** Runs `work` with the main thread inside. Everything else of the process is inside too meanwhile. */
+  /** Runs `work` with the main thread inside, then back where it was. Everything else of the process is inside too meanwhile. */
   async within<T>(work: () => T | Promise<T>): Promise<T> {
-    const leave = this.enter();
+    const { go } = this.moveIn();
     try {
       return await work();
     } finally {
-      leave();
+      go();
     }
   }
 
