@@ -27,6 +27,11 @@ async function drain(path: string, flags: DrainFlags): Promise<void> {
       if (error.code === 'ENOENT') {
         throw new Error(`${forwarder} has no interface ${name ?? ''}: see fwdfs ls`, { cause: error });
       }
+      if (error.code === 'EINVAL') {
+        throw new Error(`all interfaces of ${forwarder} are drained: fwdfs drain ${forwarder} --off ends that`, {
+          cause: error,
+        });
+      }
       if (error.code === 'EOPNOTSUPP') {
         throw new Error(`${forwarder} is of an older version, which knows no drain: update it`, { cause: error });
       }

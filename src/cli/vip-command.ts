@@ -58,8 +58,10 @@ async function explain(reader: MountReader, path: string, flags: VipFlags, error
       return new Error(
         flags.address === undefined
           ? `a forwarder is reached at ${name}, or no sender address is free: use another address, or give one with --address`
-          : `${flags.address} is in use as a sender address: give another --address, or none`,
+          : `${flags.address} is in use, there or here: give another --address, or none`,
       );
+    case 'EPROTO':
+      return new Error(`${forwarder} does not take ${flags.address ?? name}: no host can have it, give another`);
     case 'EPERM':
       return new Error('the control device may not set addresses: run fwdfs mount as root');
     case 'ENODEV':

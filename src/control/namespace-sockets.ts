@@ -1,7 +1,8 @@
 /**
- * The sockets of the network namespaces in which there are virtual IFs: one watcher each, for all virtual IFs in it.
+ * The sockets of the network namespaces in which there are virtual IFs or virtual IP addresses: one watcher each, for all
+ * of them in it.
  *
- *     SocketWatcher --opened, closed--> sockets as of now --> the rules of each virtual IF there
+ *     SocketWatcher --opened, closed--> sockets as of now --> the rules of each of them
  */
 import { readlinkSync } from 'node:fs';
 import { describe, FwdfsError } from '../base/errors.js';
