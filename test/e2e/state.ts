@@ -5,6 +5,7 @@
  *                   ip -j                      .if  .tables  .state  .ctl  .version
  */
 import t from 'tap';
+import { DISTRIBUTION_COLUMNS } from '../../src/forwarder/distribution-rows.js';
 import { Lab, run, shell, until } from '../support/lab.js';
 import { withoutRoot } from '../support/netns.js';
 import { macOf, numbered, python, send, untilTestFrames } from '../support/traffic.js';
@@ -124,7 +125,7 @@ t.test('the tree', { skip: withoutRoot, timeout: 60_000 }, async (t) => {
     const state = await lab.state();
     t.same(
       [...state.keys()],
-      ['state', 'since', 'forwarder', 'address', 'round_trip_ms', 'version', 'resumed', 'last_error'],
+      ['state', 'since', 'forwarder', 'address', 'round_trip_ms', 'version', 'resumed', 'draining', 'last_error'],
     );
     t.equal(state.get('state'), 'connected');
     t.equal(state.get('forwarder'), 'fwd1');
@@ -153,7 +154,7 @@ show((first + rest).decode())
 show(open(p('.tables/distribution')).read().count('\\n'))
 show([os.pread(fd, 9, 0).decode(), os.stat(p('.state')).st_size])
 `;
-    const header = 'interface\tprotocol\tscope\tup_tunnel\tcontrol\taddress\tstate\tframes\tbytes\tdropped\tmode\n';
+    const header = `${DISTRIBUTION_COLUMNS.join('\t')}\n`;
     t.same(await python(lab, script), [Array(6).fill('EACCES'), header, 2, ['interface', 0]]);
     await until(async () => (await lab.table('distribution')).length === 0);
   });
