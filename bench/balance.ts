@@ -8,6 +8,7 @@
  */
 import { truncateSync } from 'node:fs';
 import { BalanceLab } from '../test/support/balance.js';
+import { shell } from '../test/support/lab.js';
 import { benchFailover } from './support/balance-failover.js';
 import { cpuOf, LARGE_BYTES, machineBusySeconds, MEASURES } from './support/balance-measures.js';
 import { type Running, type Setup, SETUPS } from './support/balance-setups.js';
@@ -103,7 +104,10 @@ async function benchRound(setups: readonly Setup[], results: Results, skipped: S
   const lab = await BalanceLab.start(DEVICES, { eth0: ETH0 });
   try {
     for (const device of lab.devices) {
-      truncateSync(lab.interop.file(`${device.name}-web/www/large`, ''), LARGE_BYTES);
+      const large = lab.interop.file(`${device.name}-web/www/large`, '');
+      truncateSync(large, LARGE_BYTES);
+      // In memory from here on: the first setup would wait for the file system, and the others would not.
+      await shell(`cat ${large} > /dev/null`);
       lab.web(device);
     }
     for (const [index, setup] of setups.entries()) {
@@ -125,10 +129,18 @@ async function benchRound(setups: readonly Setup[], results: Results, skipped: S
   }
 }
 
+/** Another one is first in each round: the first one warms the machine for the others. Encapsulation stays last. */
+function inTurn(setups: readonly Setup[], number: number): Setup[] {
+  const others = setups.filter((setup) => setup !== SETUPS.at(-1));
+  const first = number % Math.max(others.length, 1);
+  const last = setups.filter((setup) => setup === SETUPS.at(-1));
+  return [...others.slice(first), ...others.slice(0, first), ...last];
+}
+
 async function benchPeers(rounds: number, setups: readonly Setup[]): Promise<void> {
   const results: Results = new Map();
   const skipped = new Set<string>();
-  for (let i = 0; i < rounds; i++) await benchRound(setups, results, skipped);
+  for (let i = 0; i < rounds; i++) await benchRound(inTurn(setups, i), results, skipped);
   print(results);
 }
 
