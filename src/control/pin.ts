@@ -13,7 +13,7 @@ import { constants } from 'node:os';
 import { describe, SystemError } from '../base/errors.js';
 import { PIN_DELAY_MS } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
-import { formatIpAddress, isLinkLocalIpv6, parseIpAddress } from '../packet/ip-address.js';
+import { addressText, isLinkLocalIpv6, parseIpAddress } from '../packet/ip-address.js';
 import { Netlink } from '../sys/netlink.js';
 import { readiness, type Source } from '../sys/readiness.js';
 import { type RouteAnswer, RouteRequests, type RouteSpec, type RuleSpec } from '../sys/route-requests.js';
@@ -124,7 +124,7 @@ export class LinkPin {
     // A link that went down took its route along, so it is put again also if it is the same.
     kernel.addRoute(route);
     if (pin.route !== null && !isSame(pin.route, route)) kernel.removeRoute(pin.route);
-    const where = formatIpAddress(pin.address, 0, pin.address.length);
+    const where = addressText(pin.address);
     if (pin.route === null || !isSame(pin.route, route)) {
       this.log.debug({ address: where, ifindex: route.ifindex }, 'pinned the way to a forwarder');
     }

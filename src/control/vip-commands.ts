@@ -18,8 +18,7 @@ import type { VipRequest, Vips } from './vips.js';
 
 /** One spelling for each address. @throws FwdfsError bad-command */
 export function canonicalAddress(text: string): string {
-  const bytes = addressBytes(text);
-  return addressText(bytes);
+  return addressText(addressBytes(text));
 }
 
 /** @throws FwdfsError bad-command: no addresses, or not of one family */

@@ -7,7 +7,7 @@
  *          --RESUME_TIME_MS--> given up: its control device did not come back
  */
 import { addressText, parseIpAddress } from '../packet/ip-address.js';
-import { type Registration } from './vip-registrations.js';
+import type { Registration } from './vip-registrations.js';
 import { comment } from './vip-ruleset.js';
 
 /** By whom an address was registered. */

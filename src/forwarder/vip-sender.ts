@@ -15,7 +15,7 @@ import { isByDefaultRoute } from '../sys/default-route.js';
 import type { RouteAnswer, RouteRequests } from '../sys/route-requests.js';
 import type { NeighbourTable } from './neighbours.js';
 import type { Peer } from './peer.js';
-import { type Registration } from './vip-registrations.js';
+import type { Registration } from './vip-registrations.js';
 
 /** For whom an address is looked at. */
 type Asked = Pick<Registration, 'peer' | 'vip' | 'sender'>;

@@ -90,8 +90,7 @@ export function writeArpReply(out: Buffer, offset: number, request: ArpMessage, 
 
 /** One line for a log: `arp request 10.0.0.2 from 10.0.0.1 02:00:00:00:00:01`. */
 export function formatArp({ operation, senderMac, senderIp, targetIp }: ArpMessage): string {
-  const ip = (address: Buffer): string => addressText(address);
-  const sender = `${ip(senderIp)} ${formatMac(senderMac)}`;
-  if (operation === ARP_REQUEST) return `arp request ${ip(targetIp)} from ${sender}`;
+  const sender = `${addressText(senderIp)} ${formatMac(senderMac)}`;
+  if (operation === ARP_REQUEST) return `arp request ${addressText(targetIp)} from ${sender}`;
   return operation === ARP_REPLY ? `arp reply ${sender}` : `arp operation ${operation} from ${sender}`;
 }

@@ -152,8 +152,7 @@ export function writeAdvertisement(
 /** One line for a log: `neighbor solicitation fe80::2 from fe80::1 02:00:00:00:00:01`. */
 export function formatNeighbor({ type, source, target, mac }: NeighborMessage): string {
   const name = type === ICMPV6_NEIGHBOR_SOLICITATION ? 'solicitation' : 'advertisement';
-  const ip = (address: Buffer): string => addressText(address);
-  return `neighbor ${name} ${ip(target)} from ${ip(source)}${mac === null ? '' : ` ${formatMac(mac)}`}`;
+  return `neighbor ${name} ${addressText(target)} from ${addressText(source)}${mac === null ? '' : ` ${formatMac(mac)}`}`;
 }
 
 function copy(buf: Buffer, offset: number, length: number): Buffer {
